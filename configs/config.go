@@ -110,7 +110,10 @@ const (
 type Server struct {
 	Scheme Scheme
 	Addr   netip.AddrPort
-	Text   string // as the file writes it
+	// ServerName is the name that a TLS server's certificate must be valid
+	// for. When it is empty, the certificate must be valid for Addr's IP.
+	ServerName string
+	Text       string // as the file writes it
 }
 
 // ListKind is what the lines of a list are.
@@ -169,7 +172,7 @@ type NameRule struct {
 	Ask    string       // a side's name, or AskAuto
 	Answer Answer       // a local answer
 	Via    routing.Path // the path of the answered addresses; "" = as decide.addresses says
-	Text   string       // its match as the file writes it
+	Text   string       // its match as the file writes it, on one line, with its quotes
 	Pos    Pos
 }
 
@@ -223,7 +226,7 @@ type AddressRule struct {
 	Index int // in decide.addresses, from 0
 	Match []AddressMatch
 	Via   routing.Path
-	Text  string // its match as the file writes it
+	Text  string // its match as the file writes it, on one line, with its quotes
 	Pos   Pos
 }
 

@@ -1,0 +1,299 @@
+package configs_test
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"smartdns/configs"
+	"smartdns/routing"
+)
+
+// sameConfig compares what two files mean, wherever it stands in them.
+var sameConfig = cmp.Options{
+	cmpopts.IgnoreTypes(configs.Pos{}),
+	cmpopts.IgnoreFields(configs.Config{}, "File"),
+	cmpopts.EquateEmpty(),
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+	cmp.Comparer(func(a, b *regexp.Regexp) bool {
+		return a == b || a != nil && b != nil && a.String() == b.String()
+	}),
+}
+
+func mustParse(t testing.TB, text string) *configs.Config {
+	t.Helper()
+	cfg, err := configs.Parse(strings.NewReader(text), "/etc/smartdns/smartdns.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+func TestParseTakes(t *testing.T) {
+	inputs, err := filepath.Glob("testdata/good/*.toml")
+	if err != nil || len(inputs) == 0 {
+		t.Fatal(inputs, err)
+	}
+	for _, input := range inputs {
+		t.Run(filepath.Base(input), func(t *testing.T) {
+			cfg, err := configs.Load(input)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if cfg.File != input {
+				t.Errorf("File = %q, want %q", cfg.File, input)
+			}
+			got := cfg.Text()
+			for _, w := range cfg.Warnings() {
+				got += "# warning: " + w.String() + "\n"
+			}
+			golden := strings.TrimSuffix(input, ".toml") + ".golden"
+			if *update {
+				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), got); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+			checkRoundTrip(t, cfg)
+		})
+	}
+}
+
+// checkRoundTrip checks that the text of cfg means cfg, and is its own text.
+func checkRoundTrip(t *testing.T, cfg *configs.Config) {
+	t.Helper()
+	again, err := configs.Parse(strings.NewReader(cfg.Text()), cfg.File)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, cfg.Text())
+	}
+	if diff := cmp.Diff(cfg, again, sameConfig); diff != "" {
+		t.Errorf("Text parses to something else (-want +got)\n%s", diff)
+	}
+	if diff := cmp.Diff(cfg.Text(), again.Text()); diff != "" {
+		t.Errorf("Text is not its own text (-want +got)\n%s", diff)
+	}
+}
+
+func TestDefaultIsAResolverOnLoopback(t *testing.T) {
+	cfg := configs.Default()
+	want := &configs.Config{
+		Listen: configs.Listen{
+			DNS:      []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53"), netip.MustParseAddrPort("[::1]:53")},
+			Redirect: true,
+		},
+		Sides: []configs.Side{
+			{
+				Name: "domestic",
+				Servers: []configs.Server{
+					{Scheme: "udp", Addr: netip.MustParseAddrPort("223.5.5.5:53"), Text: "223.5.5.5"},
+					{Scheme: "udp", Addr: netip.MustParseAddrPort("119.29.29.29:53"), Text: "119.29.29.29"},
+				},
+				Via: "direct",
+			},
+			{
+				Name: "foreign",
+				Servers: []configs.Server{
+					{Scheme: "tls", Addr: netip.MustParseAddrPort("1.1.1.1:853"), Text: "tls://1.1.1.1"},
+					{Scheme: "tls", Addr: netip.MustParseAddrPort("8.8.8.8:853"), Text: "tls://8.8.8.8"},
+				},
+				Via: "direct",
+			},
+		},
+		Lists: []configs.List{{Name: "cn-domains"}},
+		Decide: configs.Decide{
+			Home:  "CN",
+			Auto:  "foreign-first",
+			Mixed: "all",
+			Names: []configs.NameRule{
+				{Index: 0, Match: []configs.NameMatch{{Kind: configs.MatchList, Text: "cn-domains"}}, Ask: "domestic", Text: `"list:cn-domains"`},
+				{Index: 1, Match: []configs.NameMatch{{Kind: configs.MatchAll}}, Ask: "auto", Text: `"*"`},
+			},
+			Addresses: []configs.AddressRule{
+				{Index: 0, Match: []configs.AddressMatch{{Kind: configs.AddrPrivate}, {Kind: configs.AddrHome}}, Via: "direct", Text: `["private", "home"]`},
+				{Index: 1, Match: []configs.AddressMatch{{Kind: configs.AddrAll}}, Via: "direct", Text: `"*"`},
+			},
+		},
+		Geo:     configs.Geo{Sources: []string{"embedded"}},
+		Poison:  configs.Poison{Hold: 400_000_000},
+		Marks:   configs.Marks{OnError: "servfail", Size: 262144},
+		Routing: configs.Routing{Table: "owned"},
+	}
+	if diff := cmp.Diff(want, cfg, sameConfig); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if w := cfg.Warnings(); len(w) > 0 {
+		t.Errorf("the defaults warn: %v", w)
+	}
+	for _, pos := range []configs.Pos{cfg.Sides[0].Pos, cfg.Lists[0].Pos, cfg.Decide.Names[0].Pos, cfg.Decide.Addresses[1].Pos} {
+		if pos.String() != "default" {
+			t.Errorf("a default is at %q", pos)
+		}
+	}
+	if diff := cmp.Diff(cfg, mustParse(t, ""), sameConfig); diff != "" {
+		t.Errorf("an empty file is not the default (-want +got)\n%s", diff)
+	}
+	checkRoundTrip(t, cfg)
+}
+
+// paths returns what is sent over which path.
+func paths(cfg *configs.Config) map[string]routing.Path {
+	all := make(map[string]routing.Path)
+	for _, s := range cfg.Sides {
+		all["side "+s.Name] = s.Via
+	}
+	for _, r := range cfg.Decide.Addresses {
+		all["addresses "+r.Text] = r.Via
+	}
+	return all
+}
+
+func TestDefaultWayAbroad(t *testing.T) {
+	for _, tt := range []struct {
+		name, text string
+		abroad     routing.Path
+	}{
+		{"direct without a tunnel", "", "direct"},
+		{"the first tunnel of the file", "[tunnel.wg1]\n[tunnel.wg0]\n", "wg1"},
+		{"also of a side that is written without via", "[side.foreign]\nservers = [\"9.9.9.9\"]\n[tunnel.wg0]\n", "wg0"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			want := map[string]routing.Path{
+				"side domestic":                 "direct",
+				"side foreign":                  tt.abroad,
+				`addresses ["private", "home"]`: "direct",
+				`addresses "*"`:                 tt.abroad,
+			}
+			if diff := cmp.Diff(want, paths(mustParse(t, tt.text))); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestPositionsAreThoseOfTheFile(t *testing.T) {
+	cfg := mustParse(t, `[tunnel.wg0]
+
+[side.foreign]
+via = "wg0"
+
+[list.ads]
+file = "/etc/smartdns/ads.txt"
+
+[decide]
+names = [
+  { match = "list:ads",
+    answer = "block" },
+
+  { match = "*", ask = "auto" } ]
+addresses = [ { match = "*", via = "wg0" } ]
+`)
+	for want, got := range map[string]configs.Pos{
+		"smartdns.toml:1":  cfg.Tunnels[0].Pos,
+		"smartdns.toml:3":  cfg.Sides[0].Pos,
+		"smartdns.toml:6":  cfg.Lists[0].Pos,
+		"smartdns.toml:11": cfg.Decide.Names[0].Pos,
+		"smartdns.toml:14": cfg.Decide.Names[1].Pos,
+		"smartdns.toml:15": cfg.Decide.Addresses[0].Pos,
+		"default":          cfg.Lists[1].Pos,
+	} {
+		if got.String() != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
+
+func TestCRLFAndByteOrderMarkAreNoMatter(t *testing.T) {
+	text := "[tunnel.wg0]\n[side.foreign]\nvia = \"wg0\"\n"
+	want := mustParse(t, text)
+	got := mustParse(t, "\ufeff"+strings.ReplaceAll(text, "\n", "\r\n"))
+	if diff := cmp.Diff(want, got, cmp.Options{sameConfig[1:]}); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+func TestWarnsOfNamesOfAnotherCountry(t *testing.T) {
+	cfg := mustParse(t, `[list.jp]
+file = "/etc/smartdns/jp.txt"
+region = "JP"
+[geo]
+sources = ["list:jp"]
+[decide]
+home = "JP"
+`)
+	want := []string{"smartdns.toml: [decide] names[0]: asks domestic for the names of CN, but home is JP: give [list.cn-domains] a file, or write names without it"}
+	var got []string
+	for _, w := range cfg.Warnings() {
+		got = append(got, w.String())
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	cfg := mustParse(t, `[tunnel.wg0]
+[tunnel.wg1]
+[listen]
+clients = ["0.0.0.0/0", "::/0", "10.0.0.0/8"]
+[side.foreign]
+servers = ["8.8.8.8", "tcp://1.1.1.1", "127.0.0.1:5353", "tls://9.9.9.9:53"]
+via = "direct"
+[side.office]
+servers = ["10.0.0.53:853"]
+[list.ads]
+file = "/etc/smartdns/ads.txt"
+[list.forged]
+file = "/etc/smartdns/forged.txt"
+[poison]
+bogus = ["list:forged"]
+[decide]
+auto = "foreign-only"
+names = [
+  { match = ["example.com", "keyword:ads"], ask = "foreign" },
+  { match = ["full:www.example.com", "example.org"], ask = "domestic" },
+  { match = ["keyword:ads", "www.example.net"], answer = "block" },
+  { match = "*", ask = "auto" },
+]
+addresses = [
+  { match = ["private", "203.0.113.0/24"], via = "direct" },
+  { match = ["203.0.113.7", "private"], via = "wg0" },
+  { match = "*", via = "direct" },
+]
+`)
+	want := strings.TrimSpace(`
+smartdns.toml: [listen] clients: 0.0.0.0/0 is a large part of the Internet: an open resolver is used in attacks on others
+smartdns.toml: [listen] clients: ::/0 is a large part of the Internet: an open resolver is used in attacks on others
+smartdns.toml:2: [tunnel.wg1]: no via names it: nothing goes through it
+smartdns.toml:5: [side.foreign] servers: 8.8.8.8: asked directly without encryption, so its answers can be forged on the way: write tls:// or a tunnel's name after via
+smartdns.toml:5: [side.foreign] servers: tcp://1.1.1.1: asked directly without encryption, so its answers can be forged on the way: write tls:// or a tunnel's name after via
+smartdns.toml:5: [side.foreign] servers: tls://9.9.9.9:53: 53 is not the port of tls:// servers, which is 853
+smartdns.toml:8: [side.office]: no line of [decide] names asks it
+smartdns.toml:8: [side.office] servers: 10.0.0.53:853: 853 is the port of tls:// servers
+smartdns.toml:10: [list.ads]: nothing uses it: no line says "list:ads"
+smartdns.toml:20: [decide] names[1]: "full:www.example.com" is never reached: names[0] matches it first
+smartdns.toml:21: [decide] names[2]: "keyword:ads" is never reached: names[0] matches it first
+smartdns.toml:26: [decide] addresses[1]: "203.0.113.7/32" is never reached: addresses[0] matches it first
+smartdns.toml:26: [decide] addresses[1]: "private" is never reached: addresses[0] matches it first
+`)
+	var got []string
+	for _, w := range cfg.Warnings() {
+		got = append(got, w.String())
+	}
+	if diff := cmp.Diff(strings.Split(want, "\n"), got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}

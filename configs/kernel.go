@@ -1,0 +1,106 @@
+package configs
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	// defaultHold covers 99 % of forged answers, which come before the true
+	// one.
+	defaultHold = 400 * time.Millisecond
+	maxHold     = 5 * time.Second
+	defaultSize = 262144
+	maxSetSize  = 1 << 24
+)
+
+func (c converter) geo(raw rawGeo) Geo {
+	if raw.Sources.missing() {
+		return Geo{Sources: []string{GeoEmbedded}}
+	}
+	if len(raw.Sources.items) == 0 && !raw.Sources.bad {
+		c.addf(raw.Sources.place, `no source: write at least ["embedded"]`)
+	}
+	var all []string
+	for _, item := range raw.Sources.items {
+		name, isList := strings.CutPrefix(item.value, "list:")
+		switch {
+		case slices.Contains(all, name):
+			c.twice(item)
+		case isList:
+			c.listOfPrefixes(item.place, name)
+			all = append(all, name)
+		case item.value == GeoEmbedded:
+			all = append(all, name)
+		default:
+			c.addf(item.place, `no such source %s: it is "embedded" or "list:NAME"`, quote(item.value))
+		}
+	}
+	return Geo{Sources: all}
+}
+
+func (c converter) poison(raw rawPoison) Poison {
+	return Poison{Hold: c.hold(raw.Hold), Bogus: c.bogus(raw.Bogus)}
+}
+
+func (c converter) hold(raw rawDuration) time.Duration {
+	if !raw.given() {
+		return defaultHold
+	}
+	if raw.value != "" && isMadeOf(raw.value, ".") && strings.Trim(raw.value, "0123456789.") == "" {
+		c.addf(raw.place, "%s", noUnit(quote(raw.value)))
+		return defaultHold
+	}
+	hold, err := time.ParseDuration(raw.value)
+	if err != nil {
+		c.addf(raw.place, `%s is no duration: write a number and its unit, e.g. "400ms"`, quote(raw.value))
+		return defaultHold
+	}
+	if hold < 0 || hold > maxHold {
+		c.addf(raw.place, "%s: from 0s to %s", quote(raw.value), maxHold)
+		return defaultHold
+	}
+	return hold
+}
+
+func (c converter) bogus(raw rawStrings) []string {
+	var all []string
+	for _, item := range raw.items {
+		name, isList := strings.CutPrefix(item.value, "list:")
+		switch {
+		case !isList:
+			c.addf(item.place, `%s: bogus addresses stand in a list: write "list:NAME" and [list.NAME]`, quote(item.value))
+		case slices.Contains(all, name):
+			c.twice(item)
+		default:
+			c.listOfPrefixes(item.place, name)
+			all = append(all, name)
+		}
+	}
+	return all
+}
+
+func (c converter) marks(raw rawMarks) Marks {
+	m := Marks{OnError: word(c, raw.OnError, OnErrorServfail, OnErrorAnswer), Size: defaultSize}
+	if raw.Size.given() {
+		if raw.Size.value < 1 || raw.Size.value > maxSetSize {
+			c.addf(raw.Size.place, "%d: from 1 to %d elements per set", raw.Size.value, maxSetSize)
+		}
+		m.Size = uint32(min(max(raw.Size.value, 0), math.MaxUint32))
+	}
+	return m
+}
+
+func (c converter) routing(raw rawRouting) Routing {
+	skip := c.interfaces(raw.Skip, func(item rawString) {
+		switch {
+		case slices.Contains(tableNames(c.raw.Tunnel), item.value):
+			c.addf(item.place, "%s is a tunnel: without its [tunnel.%s] it is left alone", item.value, tomlKey(item.value))
+		case slices.ContainsFunc(c.raw.Listen.LAN.items, func(l rawString) bool { return l.value == item.value }):
+			c.addf(item.place, "%s is in [listen] lan: its traffic cannot be left alone", quote(item.value))
+		}
+	})
+	return Routing{Skip: skip, Table: word(c, raw.Table, TableOwned, TableShared)}
+}

@@ -1,0 +1,75 @@
+package configs
+
+import (
+	"slices"
+	"strings"
+)
+
+// ListCNDomains is the list of domestic names that is part of the program. A
+// configured one of that name replaces it.
+const ListCNDomains = "cn-domains"
+
+func (c converter) lists(raw named[rawList]) []List {
+	if !slices.Contains(tableNames(raw), ListCNDomains) {
+		raw = append(slices.Clip(raw), table[rawList]{name: ListCNDomains})
+	}
+	var all []List
+	for _, l := range raw {
+		switch {
+		case !isWord(l.name):
+			c.addf(l.place, "the name of a list is %s", wordRule)
+		case isReserved(l.name):
+			c.addf(l.place, "%s is a word of ours: call the list otherwise", l.name)
+		case !l.missing() && slices.Contains(tableNames(c.raw.Tunnel), l.name):
+			c.addf(l.place, "%s is a tunnel: call the list otherwise, since both name a set in the kernel", l.name)
+		case l.name == GeoEmbedded:
+			c.addf(l.place, `"embedded" is the word for the data in the program: call it otherwise`)
+		}
+		list := List{Name: l.name, Pos: c.pos(l.place)}
+		switch file := l.body.File; {
+		case l.name == ListCNDomains && file.value == "":
+		case file.bad || file.missing() && l.bad:
+		case file.missing():
+			c.addf(l.child("file"), `missing: write the path of the list, e.g. file = "/etc/smartdns/%s.txt"`, l.name)
+		case file.value == "":
+			c.addf(file.place, "no path: only %s is part of the program", ListCNDomains)
+		default:
+			list.File = c.path(file)
+		}
+		if l.body.Region.value != "" {
+			list.Region = c.country(l.body.Region, "")
+		}
+		all = append(all, list)
+	}
+	return all
+}
+
+// listNames returns the lists that can be named.
+func (c converter) listNames() []string {
+	names := tableNames(c.raw.List)
+	if !slices.Contains(names, ListCNDomains) {
+		names = append(names, ListCNDomains)
+	}
+	return names
+}
+
+// listed reads the NAME of "list:NAME" and reports whether there is one.
+func (c converter) listed(at place, name string) bool {
+	if slices.Contains(c.listNames(), name) {
+		return true
+	}
+	c.addf(at, "no list %s (%s)", quote(name), thereAre(c.listNames()))
+	return false
+}
+
+// country reads an ISO 3166 country code in either case.
+func (c converter) country(raw rawString, fallback string) string {
+	if !raw.given() {
+		return fallback
+	}
+	if len(raw.value) != 2 || !isMadeOf(raw.value, "") || strings.ContainsAny(raw.value, "0123456789") {
+		c.addf(raw.place, "%s: a country is its two letters, e.g. \"CN\"", quote(raw.value))
+		return fallback
+	}
+	return strings.ToUpper(raw.value)
+}

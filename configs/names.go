@@ -1,0 +1,193 @@
+package configs
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+func (c converter) nameRules(raw rules[rawNameRule]) []NameRule {
+	if raw.missing() {
+		return defaultNameRules()
+	}
+	var (
+		all        []NameRule
+		places     []place
+		matchesAll []bool
+	)
+	for i, line := range raw.items {
+		rule := c.nameRule(line)
+		rule.Index = i
+		all, places = append(all, rule), append(places, line.place)
+		matchesAll = append(matchesAll, slices.ContainsFunc(rule.Match, func(m NameMatch) bool { return m.Kind == MatchAll }))
+	}
+	c.checkLast(raw.place, places, matchesAll, `{ match = "*", ask = "auto" }`)
+	return all
+}
+
+func defaultNameRules() []NameRule {
+	return []NameRule{
+		{Index: 0, Match: []NameMatch{{Kind: MatchList, Text: ListCNDomains}}, Ask: SideDomestic, Text: `"list:cn-domains"`, Pos: defaultPos()},
+		{Index: 1, Match: []NameMatch{{Kind: MatchAll}}, Ask: AskAuto, Text: `"*"`, Pos: defaultPos()},
+	}
+}
+
+func (c converter) nameRule(line table[rawNameRule]) NameRule {
+	body := line.body
+	rule := NameRule{
+		Match:  c.nameMatches(line.place, body.Match),
+		Ask:    body.Ask.value,
+		Answer: c.answer(body.Answer),
+		Via:    c.via(body.Via, ""),
+		Text:   body.Match.text(),
+		Pos:    c.pos(line.place),
+	}
+	switch {
+	case body.Ask.given() && body.Answer.given():
+		c.addf(line.place, "ask and answer: a line has one of them")
+	case body.Ask.missing() && body.Answer.missing() && !line.bad:
+		c.addf(line.place, `neither ask nor answer: write one, e.g. ask = "auto"`)
+	case body.Ask.given() && !slices.Contains(c.sideNames(), rule.Ask):
+		c.addf(body.Ask.place, "no side %s (%s)", quote(rule.Ask), thereAre(c.sideNames()))
+	}
+	if rule.Answer.Kind != AnswerNone && rule.Answer.Kind != AnswerAddress && body.Via.given() {
+		c.addf(body.Via.place, "answer = %q has no addresses that could go anywhere", body.Answer.items[0].value)
+	}
+	return rule
+}
+
+func (c converter) nameMatches(at place, raw rawOneOrMore) []NameMatch {
+	if len(raw.items) == 0 && !raw.bad && !at.bad {
+		c.addf(at.child("match"), `missing: say what the line matches, e.g. match = "example.com"`)
+	}
+	c.starIsAlone(raw)
+	var all []NameMatch
+	for _, item := range raw.items {
+		m, err := parseNameMatch(item.value)
+		if err != nil {
+			c.valuef(item, err)
+			continue
+		}
+		if m.Kind == MatchList {
+			c.listOfNames(item.place, m.Text)
+		}
+		all = append(all, m)
+	}
+	return all
+}
+
+// listOfNames checks a list that names are looked up in.
+func (c converter) listOfNames(at place, name string) {
+	if !c.listed(at, name) {
+		return
+	}
+	for _, l := range c.raw.List {
+		if l.name == name && l.body.Region.value != "" {
+			c.addf(at, "list %s has a region, so it holds addresses: here stand lists of names", quote(name))
+		}
+	}
+}
+
+// parseNameMatch reads one entry of a name rule's match.
+func parseNameMatch(s string) (NameMatch, error) {
+	if s == "*" {
+		return NameMatch{Kind: MatchAll}, nil
+	}
+	kind, value, ok := strings.Cut(s, ":")
+	if !ok {
+		kind, value = "domain", s
+	}
+	switch kind {
+	case "domain", "full":
+		name, err := parseName(value)
+		if err != nil {
+			return NameMatch{}, err
+		}
+		if kind == "full" {
+			return NameMatch{Kind: MatchFull, Name: name}, nil
+		}
+		return NameMatch{Kind: MatchSuffix, Name: name}, nil
+	case "keyword":
+		if value == "" || !isMadeOf(value, "_.-") {
+			return NameMatch{}, errors.New("a keyword is letters, digits and any of _ . - (of an international name: of its xn-- form)")
+		}
+		return NameMatch{Kind: MatchKeyword, Text: strings.ToLower(value)}, nil
+	case "regexp":
+		if value == "" {
+			return NameMatch{}, errors.New("an empty expression matches everything: that is \"*\"")
+		}
+		re, err := regexp.Compile(value)
+		if err != nil {
+			return NameMatch{}, errors.New(strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+		}
+		return NameMatch{Kind: MatchRegexp, Regexp: re}, nil
+	case "list":
+		return NameMatch{Kind: MatchList, Text: value}, nil
+	}
+	return NameMatch{}, fmt.Errorf("no such matcher %s: it is domain:, full:, keyword:, regexp: or list:NAME", quote(kind+":"))
+}
+
+// answer reads a local answer: a word, "cname:" and a name, an address, or a
+// list of addresses.
+func (c converter) answer(raw rawOneOrMore) Answer {
+	if !raw.given() {
+		return Answer{}
+	}
+	if len(raw.items) == 0 {
+		c.addf(raw.place, `no address: for an empty answer write answer = "nodata"`)
+		return Answer{}
+	}
+	if raw.single {
+		a, err := parseAnswer(raw.items[0].value)
+		if err != nil {
+			c.valuef(raw.items[0], err)
+		}
+		return a
+	}
+	a := Answer{Kind: AnswerAddress}
+	seen := make(map[netip.Addr]bool)
+	for _, item := range raw.items {
+		addr, err := parseAnswerAddr(item.value)
+		if err != nil {
+			c.addf(item.place, "%s: a list of answers is a list of addresses", quote(item.value))
+			continue
+		}
+		if seen[addr] {
+			c.twice(item)
+			continue
+		}
+		seen[addr] = true
+		a.Addrs = append(a.Addrs, addr)
+	}
+	return a
+}
+
+func parseAnswer(s string) (Answer, error) {
+	switch kind := AnswerKind(s); kind {
+	case AnswerNXDomain, AnswerNoData, AnswerRefused, AnswerBlock:
+		return Answer{Kind: kind}, nil
+	}
+	if target, ok := strings.CutPrefix(s, "cname:"); ok {
+		name, err := parseName(target)
+		if err != nil {
+			return Answer{}, err
+		}
+		return Answer{Kind: AnswerCNAME, Target: name}, nil
+	}
+	addr, err := parseAnswerAddr(s)
+	if err != nil {
+		return Answer{}, err
+	}
+	return Answer{Kind: AnswerAddress, Addrs: []netip.Addr{addr}}, nil
+}
+
+func parseAnswerAddr(s string) (netip.Addr, error) {
+	addr, err := netip.ParseAddr(s)
+	if err != nil || addr.Zone() != "" {
+		return netip.Addr{}, errors.New("no such answer: it is nxdomain, nodata, refused, block, an address, a list of addresses or cname:NAME")
+	}
+	return addr.Unmap(), nil
+}

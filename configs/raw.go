@@ -1,0 +1,81 @@
+package configs
+
+// The file as it is written: every table with its keys, no value judged yet.
+// The tags are the names of the keys; there are no others.
+
+type rawConfig struct {
+	Listen  rawListen        `toml:"listen"`
+	Tunnel  named[rawTunnel] `toml:"tunnel"`
+	Side    named[rawSide]   `toml:"side"`
+	List    named[rawList]   `toml:"list"`
+	Decide  rawDecide        `toml:"decide"`
+	Geo     rawGeo           `toml:"geo"`
+	Poison  rawPoison        `toml:"poison"`
+	Marks   rawMarks         `toml:"marks"`
+	Routing rawRouting       `toml:"routing"`
+}
+
+type rawListen struct {
+	DNS      rawStrings `toml:"dns"`
+	LAN      rawStrings `toml:"lan"`
+	Clients  rawStrings `toml:"clients"`
+	Redirect rawBool    `toml:"redirect"`
+	System   rawBool    `toml:"system"`
+}
+
+type rawTunnel struct {
+	Config   rawString `toml:"config"`
+	Device   rawString `toml:"device"`
+	WhenDown rawString `toml:"when_down"`
+	Inbound  rawString `toml:"inbound"`
+}
+
+type rawSide struct {
+	Servers rawStrings `toml:"servers"`
+	Via     rawString  `toml:"via"`
+}
+
+type rawList struct {
+	File   rawString `toml:"file"`
+	Region rawString `toml:"region"`
+}
+
+type rawDecide struct {
+	Home      rawString             `toml:"home"`
+	Auto      rawString             `toml:"auto"`
+	Mixed     rawString             `toml:"mixed"`
+	PrivateOK rawStrings            `toml:"private_ok"`
+	Names     rules[rawNameRule]    `toml:"names"`
+	Addresses rules[rawAddressRule] `toml:"addresses"`
+}
+
+type rawNameRule struct {
+	Match  rawOneOrMore `toml:"match"`
+	Ask    rawString    `toml:"ask"`
+	Answer rawOneOrMore `toml:"answer"`
+	Via    rawString    `toml:"via"`
+}
+
+type rawAddressRule struct {
+	Match rawOneOrMore `toml:"match"`
+	Via   rawString    `toml:"via"`
+}
+
+type rawGeo struct {
+	Sources rawStrings `toml:"sources"`
+}
+
+type rawPoison struct {
+	Hold  rawDuration `toml:"hold"`
+	Bogus rawStrings  `toml:"bogus"`
+}
+
+type rawMarks struct {
+	OnError rawString `toml:"on_error"`
+	Size    rawInt    `toml:"size"`
+}
+
+type rawRouting struct {
+	Skip  rawStrings `toml:"skip"`
+	Table rawString  `toml:"table"`
+}

@@ -1,0 +1,133 @@
+package configs_test
+
+import (
+	"io/fs"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"smartdns/configs"
+)
+
+func TestReferenceIsTheDefault(t *testing.T) {
+	cfg := mustParse(t, configs.Reference())
+	if diff := cmp.Diff(configs.Default(), cfg, sameConfig); diff != "" {
+		t.Errorf("(-default +reference)\n%s", diff)
+	}
+	if w := cfg.Warnings(); len(w) > 0 {
+		t.Errorf("the reference warns: %v", w)
+	}
+}
+
+// withExamples turns the commented-out examples of the reference on, in the
+// place of the defaults of the same keys.
+func withExamples(reference string) string {
+	var lines []string
+	assign := regexp.MustCompile(`^(\w+)\s*=`)
+	example := regexp.MustCompile(`^(\s*)#([^# ].*)$`)
+	table := 0
+	for line := range strings.Lines(reference) {
+		line = strings.TrimSuffix(line, "\n")
+		if m := example.FindStringSubmatch(line); m != nil {
+			line = m[1] + m[2]
+			if key := assign.FindString(line); key != "" {
+				lines = slices.Concat(lines[:table], slices.DeleteFunc(slices.Clone(lines[table:]), func(l string) bool {
+					return strings.HasPrefix(l, key)
+				}))
+			}
+		}
+		lines = append(lines, line)
+		if strings.HasPrefix(line, "[") {
+			table = len(lines)
+		}
+	}
+	return strings.Join(lines, "\n") + "\n"
+}
+
+func TestReferenceExamplesWork(t *testing.T) {
+	cfg := mustParse(t, withExamples(configs.Reference()))
+	if len(cfg.Tunnels) != 1 || len(cfg.Listen.LAN) != 1 || len(cfg.Lists) != 5 || len(cfg.Decide.Names) != 6 || len(cfg.Decide.Addresses) != 3 {
+		t.Errorf("the examples are not all there:\n%s", cfg.Text())
+	}
+	if w := cfg.Warnings(); len(w) > 0 {
+		t.Errorf("the examples warn: %v", w)
+	}
+	checkRoundTrip(t, cfg)
+}
+
+func TestReferenceFitsAScreen(t *testing.T) {
+	const width, height = 80, 60
+	start, number := 0, 0
+	for line := range strings.Lines(configs.Reference()) {
+		number++
+		if n := len([]rune(strings.TrimSuffix(line, "\n"))); n > width {
+			t.Errorf("line %d has %d columns", number, n)
+		}
+		if strings.HasPrefix(line, "[") {
+			start = number
+		}
+		if number-start == height {
+			t.Errorf("the table at line %d is longer than a screen", start)
+		}
+	}
+}
+
+func TestExamplesParseWithoutAWarning(t *testing.T) {
+	names, err := fs.Glob(configs.Files(), "examples/*.toml")
+	if err != nil || len(names) != 2 {
+		t.Fatal(names, err)
+	}
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
+			text, err := fs.ReadFile(configs.Files(), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg := mustParse(t, string(text))
+			if w := cfg.Warnings(); len(w) > 0 {
+				t.Errorf("warnings: %v", w)
+			}
+			checkRoundTrip(t, cfg)
+			if len(cfg.Tunnels) != 1 {
+				t.Errorf("%d tunnels", len(cfg.Tunnels))
+			}
+		})
+	}
+}
+
+// What the process may do is the promise of the unit; the rest is taste.
+func TestUnitConfinesTheProcess(t *testing.T) {
+	text, err := fs.ReadFile(configs.Files(), "units/smartdns.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(text), "\n")
+	for _, want := range []string{
+		"Type=notify",
+		"ExecStart=/usr/sbin/smartdns run",
+		"ExecReload=/usr/sbin/smartdns reload",
+		"CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE",
+		"NoNewPrivileges=yes",
+		"ProtectSystem=strict",
+		"DevicePolicy=closed",
+		"DeviceAllow=/dev/net/tun rw",
+		"RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK",
+		"RestrictNamespaces=yes",
+		"MemoryDenyWriteExecute=yes",
+		"SystemCallFilter=@system-service",
+		"RuntimeDirectory=smartdns wireguard",
+		"StateDirectory=smartdns",
+	} {
+		if !slices.Contains(lines, want) {
+			t.Errorf("no line %q", want)
+		}
+	}
+	for _, never := range []string{"ExecStopPost", "smartdns-early", "--keep"} {
+		if strings.Contains(string(text), never) {
+			t.Errorf("%s has no meaning yet", never)
+		}
+	}
+}

@@ -1,0 +1,241 @@
+// Package server receives queries and sends answers: it is the only place that
+// reads DNS sockets of clients.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"smartdns/resolver/wire"
+)
+
+// Handler answers queries that the accept function let in.
+type Handler interface {
+	// Answer returns the packed reply to q, or nil to stay silent. It may keep
+	// neither q nor what q aliases.
+	Answer(ctx context.Context, q wire.Query, from Client) []byte
+}
+
+// Client is who asks, and how.
+type Client struct {
+	Addr      netip.AddrPort // v4 addresses are never v4-mapped
+	Local     netip.Addr     // the address that was asked
+	Transport string         // "udp" or "tcp"
+}
+
+// Limits bound what clients can make us hold (SECURITY 6.2).
+type Limits struct {
+	InFlight       int           // queries being answered at once, over all transports
+	TCPConns       int           // connections in total
+	TCPPerClient   int           // connections of one address
+	TCPFirst       time.Duration // for the first query of a connection
+	TCPIdle        time.Duration // between queries
+	TCPWrite       time.Duration // for a client to take an answer
+	TCPConcurrent  int           // queries of one connection answered at once
+	TCPPerLifetime int           // queries of one connection until it is closed
+	Resolve        time.Duration // for one answer
+}
+
+// DefaultLimits are the limits of a home gateway.
+func DefaultLimits() Limits {
+	return Limits{
+		InFlight: 4096, TCPConns: 256, TCPPerClient: 20, TCPFirst: 2 * time.Second, TCPIdle: 10 * time.Second,
+		TCPWrite: 3 * time.Second, TCPConcurrent: 10, TCPPerLifetime: 1000, Resolve: 6 * time.Second,
+	}
+}
+
+// Stats counts what the listeners did.
+type Stats struct {
+	UDP, TCP   uint64 // queries accepted
+	Refused    uint64 // not on the access list
+	Rejected   uint64 // malformed, or something we do not do
+	Dropped    uint64 // not a query at all, or over a limit
+	Panics     uint64 // answers lost to a bug
+	TCPRefused uint64 // connections over a limit
+}
+
+type counters struct {
+	udp, tcp, refused, rejected, dropped, panics, tcpRefused atomic.Uint64
+}
+
+// Server listens on a changing set of addresses. Its methods are safe for
+// concurrent use.
+type Server struct {
+	handler Handler
+	limits  Limits
+	log     *slog.Logger
+
+	allowed  atomic.Pointer[[]netip.Prefix]
+	slots    chan struct{} // one per query in flight
+	tcp      *tcpLimiter
+	count    counters
+	ctx      context.Context // ends with Close
+	cancel   context.CancelFunc
+	inFlight sync.WaitGroup
+
+	mu        sync.Mutex // guards following
+	listeners map[netip.AddrPort]*listener
+}
+
+// New returns a Server that listens nowhere and serves nobody yet.
+func New(h Handler, l Limits, log *slog.Logger) *Server {
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &Server{
+		handler: h, limits: l, log: log,
+		slots: make(chan struct{}, l.InFlight), tcp: newTCPLimiter(l),
+		ctx: ctx, cancel: cancel, listeners: map[netip.AddrPort]*listener{},
+	}
+	s.Allow(nil)
+	return s
+}
+
+// Allow replaces the access list. Loopback is always on it.
+func (s *Server) Allow(prefixes []netip.Prefix) {
+	p := slices.Concat([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}, prefixes)
+	s.allowed.Store(&p)
+}
+
+func (s *Server) allows(a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	for _, p := range *s.allowed.Load() {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// A ListenError is an address on which we could not listen.
+type ListenError struct {
+	Addr   netip.AddrPort
+	Holder string // who has it, when somebody does and it can be seen
+	Err    error
+}
+
+func (e *ListenError) Error() string {
+	if e.Holder != "" {
+		return fmt.Sprintf("listening on %s: %s has it", e.Addr, e.Holder)
+	}
+	return fmt.Sprintf("listening on %s: %v", e.Addr, e.Err)
+}
+
+func (e *ListenError) Unwrap() error { return e.Err }
+
+// Listen makes addrs the addresses that are served, over UDP and TCP: it opens
+// those that are new, closes those that are gone and leaves the others as they
+// are. It opens what it can and returns one ListenError, joined, for each address
+// that it could not open.
+func (s *Server) Listen(addrs []netip.AddrPort) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		return errors.New("listening: the server is closed")
+	}
+	for a, l := range s.listeners {
+		if !slices.Contains(addrs, a) {
+			l.close()
+			delete(s.listeners, a)
+		}
+	}
+	var errs []error
+	for _, a := range addrs {
+		if s.listeners[a] != nil {
+			continue
+		}
+		l, err := s.open(a)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		s.listeners[a] = l
+	}
+	return errors.Join(errs...)
+}
+
+// Addrs returns the addresses that are served, sorted.
+func (s *Server) Addrs() []netip.AddrPort {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var addrs []netip.AddrPort
+	for a := range s.listeners {
+		addrs = append(addrs, a)
+	}
+	slices.SortFunc(addrs, netip.AddrPort.Compare)
+	return addrs
+}
+
+// Stats returns the counts since New.
+func (s *Server) Stats() Stats {
+	c := &s.count
+	return Stats{c.udp.Load(), c.tcp.Load(), c.refused.Load(), c.rejected.Load(), c.dropped.Load(), c.panics.Load(), c.tcpRefused.Load()}
+}
+
+// Close stops listening, abandons what is in flight and waits for it.
+func (s *Server) Close() {
+	s.cancel()
+	s.mu.Lock()
+	for a, l := range s.listeners {
+		l.close()
+		delete(s.listeners, a)
+	}
+	s.mu.Unlock()
+	s.inFlight.Wait()
+}
+
+// RFC 8914 section 4.19.
+const edeProhibited = 18
+
+// accept decides what becomes of a message before anything in it is unpacked.
+// It is the one door of every transport. When the message is not to be
+// answered by the handler, ok is false and reply, unless empty, is what to
+// send.
+func (s *Server) accept(dst, msg []byte, from Client) (q wire.Query, reply []byte, ok bool) {
+	q, action, rcode := wire.ParseQuery(msg)
+	switch {
+	case action == wire.Drop:
+		s.count.dropped.Add(1)
+		return q, nil, false
+	case !s.allows(from.Addr.Addr()):
+		s.count.refused.Add(1)
+		return q, wire.AppendError(dst, q, wire.Refused, edeProhibited, "not on the access list"), false
+	case action == wire.Reply:
+		s.count.rejected.Add(1)
+		return q, wire.AppendError(dst, q, rcode, -1, ""), false
+	}
+	return q, nil, true
+}
+
+// answer runs the handler; a panic in it costs one answer, not the process.
+func (s *Server) answer(q wire.Query, from Client) (reply []byte) {
+	ctx, cancel := context.WithTimeout(s.ctx, s.limits.Resolve)
+	defer cancel()
+	defer func() {
+		if r := recover(); r != nil {
+			s.count.panics.Add(1)
+			s.log.Error("a bug lost an answer", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+			reply = wire.AppendError(nil, q, wire.ServFail, 0, "a bug lost this answer; the log has it")
+		}
+	}()
+	return s.handler.Answer(ctx, q, from)
+}
+
+// take reserves one of the in-flight slots; it reports whether there was one.
+func (s *Server) take() bool {
+	select {
+	case s.slots <- struct{}{}:
+		return true
+	default:
+		s.count.dropped.Add(1)
+		return false
+	}
+}
+
+func (s *Server) release() { <-s.slots }

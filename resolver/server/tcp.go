@@ -1,0 +1,160 @@
+package server
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// maxTCPQuery is the longest query we read over TCP (SECURITY 6.2).
+const maxTCPQuery = 4096
+
+// tcpLimiter counts connections, in total and by address.
+type tcpLimiter struct {
+	total, perClient int
+
+	mu    sync.Mutex // guards following
+	n     int
+	count map[netip.Addr]int
+}
+
+func newTCPLimiter(l Limits) *tcpLimiter {
+	return &tcpLimiter{total: l.TCPConns, perClient: l.TCPPerClient, count: map[netip.Addr]int{}}
+}
+
+func (t *tcpLimiter) take(a netip.Addr) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.n >= t.total || t.count[a] >= t.perClient {
+		return false
+	}
+	t.n++
+	t.count[a]++
+	return true
+}
+
+func (t *tcpLimiter) release(a netip.Addr) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.n--
+	if t.count[a]--; t.count[a] == 0 {
+		delete(t.count, a)
+	}
+}
+
+func (s *Server) serveTCP(l *listener) {
+	for {
+		c, err := l.tcp.AcceptTCP()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			// Out of descriptors, mostly: wait, so that UDP goes on and this
+			// loop does not spin.
+			select {
+			case <-time.After(100 * time.Millisecond):
+			case <-s.ctx.Done():
+			}
+			continue
+		}
+		from := unmap(c.RemoteAddr().(*net.TCPAddr).AddrPort())
+		if !s.tcp.take(from.Addr()) {
+			s.count.tcpRefused.Add(1)
+			c.Close()
+			continue
+		}
+		if !l.track(c) {
+			s.tcp.release(from.Addr())
+			c.Close()
+			continue
+		}
+		s.inFlight.Go(func() {
+			defer s.tcp.release(from.Addr())
+			defer l.untrack(c)
+			defer c.Close()
+			s.serveConn(c, Client{Addr: from, Local: unmap(c.LocalAddr().(*net.TCPAddr).AddrPort()).Addr(), Transport: "tcp"})
+		})
+	}
+}
+
+// serveConn reads queries one after another and answers them in any order
+// (RFC 7766 section 6.2.1.1). It returns when the client is done, too slow, or
+// sends something that is not a query.
+func (s *Server) serveConn(c net.Conn, from Client) {
+	w := &connWriter{conn: c, timeout: s.limits.TCPWrite}
+	concurrent := make(chan struct{}, s.limits.TCPConcurrent)
+	var answers sync.WaitGroup
+	defer answers.Wait()
+	wait := s.limits.TCPFirst
+	for range s.limits.TCPPerLifetime {
+		// One deadline for the whole message, so that a byte now and then
+		// does not keep the connection.
+		_ = c.SetReadDeadline(time.Now().Add(wait))
+		msg, err := readMessage(c)
+		if err != nil {
+			return
+		}
+		wait = s.limits.TCPIdle
+		q, reply, ok := s.accept(nil, msg, from)
+		if !ok {
+			if len(reply) == 0 || w.write(reply) != nil {
+				return
+			}
+			continue
+		}
+		s.count.tcp.Add(1)
+		select {
+		case concurrent <- struct{}{}:
+		case <-s.ctx.Done():
+			return
+		}
+		if !s.take() {
+			return
+		}
+		answers.Go(func() {
+			defer func() { <-concurrent }()
+			defer s.release()
+			if reply := s.answer(q, from); reply != nil && w.write(reply) != nil {
+				c.Close()
+			}
+		})
+	}
+}
+
+// readMessage reads one length-prefixed message (RFC 1035 section 4.2.2).
+func readMessage(r io.Reader) ([]byte, error) {
+	var prefix [2]byte
+	if _, err := io.ReadFull(r, prefix[:]); err != nil {
+		return nil, err
+	}
+	n := int(binary.BigEndian.Uint16(prefix[:]))
+	if n == 0 || n > maxTCPQuery {
+		return nil, errors.New("reading a query: its length is out of bounds")
+	}
+	msg := make([]byte, n)
+	_, err := io.ReadFull(r, msg)
+	return msg, err
+}
+
+// connWriter writes one whole message at a time.
+type connWriter struct {
+	conn    net.Conn
+	timeout time.Duration
+	mu      sync.Mutex // guards the connection's write side
+}
+
+func (w *connWriter) write(msg []byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_ = w.conn.SetWriteDeadline(time.Now().Add(w.timeout))
+	// One write, one segment where it fits: some clients read the prefix and
+	// the message in one go.
+	b := make([]byte, 0, 2+len(msg))
+	b = binary.BigEndian.AppendUint16(b, uint16(len(msg)))
+	_, err := w.conn.Write(append(b, msg...))
+	return err
+}
