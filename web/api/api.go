@@ -1,0 +1,256 @@
+// Package api is the JSON shapes that the daemon serves and the command line
+// prints, and the client that fetches them.
+package api
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Schema is the version of every shape here. A field may be added without a
+// new version; it is raised when one changes its meaning or goes.
+const Schema = 1
+
+// Seconds is a duration, in JSON a number of seconds.
+type Seconds float64
+
+// Since converts a duration.
+func Since(d time.Duration) Seconds { return Seconds(d.Seconds()) }
+
+// Duration converts back.
+func (s Seconds) Duration() time.Duration { return time.Duration(float64(s) * float64(time.Second)) }
+
+// Status is the answer to "is it fine?".
+type Status struct {
+	Schema     int         `json:"schema"`
+	Fine       bool        `json:"fine"`
+	Summary    string      `json:"summary"` // one sentence; the first line of smartdns status
+	Version    string      `json:"version"`
+	Uptime     Seconds     `json:"uptime"`
+	Conditions []Condition `json:"conditions"` // what is not fine, and what is worth knowing
+	Listen     Listen      `json:"listen"`
+	Tunnels    []Tunnel    `json:"tunnels"`
+	Sides      []Side      `json:"sides"`
+	Lists      []List      `json:"lists"`
+	Sets       []Set       `json:"sets"`
+	Counters   []Counter   `json:"counters"`
+	Classified []string    `json:"classified"` // who is classified, who is left alone
+}
+
+// Condition is something that is not as it should be, or that one should know.
+type Condition struct {
+	Severity string    `json:"severity"` // "error" (not fine), "warning"
+	What     string    `json:"what"`
+	Fix      string    `json:"fix,omitempty"` // a command or a line of the file
+	Since    time.Time `json:"since"`
+}
+
+// Listen says where queries are taken.
+type Listen struct {
+	Addrs    []netip.AddrPort `json:"addrs"`
+	Clients  []netip.Prefix   `json:"clients"`
+	HostAsks bool             `json:"host_asks"` // this host's own resolver asks us
+	UDP      uint64           `json:"udp"`
+	TCP      uint64           `json:"tcp"`
+	Refused  uint64           `json:"refused"`
+}
+
+// Tunnel is one tunnel's state.
+type Tunnel struct {
+	Path      string     `json:"path"`
+	State     string     `json:"state"` // down, connecting, up, stale
+	Device    string     `json:"device"`
+	Endpoint  string     `json:"endpoint"`
+	Peer      string     `json:"peer"`      // the public key's first characters
+	Handshake *time.Time `json:"handshake"` // the last one; null: none yet
+	Received  int64      `json:"received"`  // bytes
+	Sent      int64      `json:"sent"`
+	WhenDown  string     `json:"when_down"`
+	Mark      string     `json:"mark"`
+	Table     int        `json:"table"`
+	Error     string     `json:"error,omitempty"`
+}
+
+// Side is one upstream group.
+type Side struct {
+	Name    string   `json:"name"`
+	Via     string   `json:"via"`
+	Servers []Server `json:"servers"`
+}
+
+// Server is one upstream server.
+type Server struct {
+	Server    string  `json:"server"`
+	Up        bool    `json:"up"`
+	Latency   Seconds `json:"latency"` // moving average
+	Queries   uint64  `json:"queries"`
+	Failures  uint64  `json:"failures"`
+	Suspect   uint64  `json:"suspect"` // packets that looked like spoofing
+	LastError string  `json:"last_error,omitempty"`
+}
+
+// List is one data list.
+type List struct {
+	Name    string    `json:"name"`
+	Source  string    `json:"source"` // its file, or "embedded"
+	Kind    string    `json:"kind"`
+	Entries int       `json:"entries"`
+	Dropped int       `json:"dropped"` // lines passed over, each for a reason that check prints
+	Loaded  time.Time `json:"loaded"`
+	Error   string    `json:"error,omitempty"`
+}
+
+// Set is one nftables set of ours.
+type Set struct {
+	Name     string `json:"name"`
+	Path     string `json:"path,omitempty"` // of a dynamic set
+	Elements int    `json:"elements"`
+	Size     uint32 `json:"size,omitempty"`
+}
+
+// Counter is a number that only grows.
+type Counter struct {
+	Name  string `json:"name"`
+	Value uint64 `json:"value"`
+}
+
+// Decision is one query's whole story.
+type Decision struct {
+	Schema  int       `json:"schema"`
+	Name    string    `json:"name"`
+	Type    string    `json:"type"`
+	Client  string    `json:"client,omitempty"`
+	RCode   string    `json:"rcode"`
+	EDE     []EDE     `json:"ede,omitempty"`
+	Took    Seconds   `json:"took"`
+	Cached  string    `json:"cached"` // "", "fresh", "negative", "failure"
+	Rule    Rule      `json:"rule"`
+	Auto    string    `json:"auto,omitempty"`    // how `ask = "auto"` decided, in words
+	Verdict string    `json:"verdict,omitempty"` // a learned verdict that was used
+	Asked   []Asked   `json:"asked,omitempty"`
+	Chain   []string  `json:"chain,omitempty"` // CNAMEs, from the asked name
+	Answers []Address `json:"answers,omitempty"`
+	Notes   []string  `json:"notes,omitempty"` // what was odd: held, cut, stripped
+}
+
+// EDE is an extended error (RFC 8914).
+type EDE struct {
+	Code int    `json:"code"`
+	Text string `json:"text,omitempty"`
+}
+
+// Rule is the line of the file that decided.
+type Rule struct {
+	Where string `json:"where"` // "names[3]", "addresses[1]"
+	Text  string `json:"text"`
+	At    string `json:"at"`             // "smartdns.toml:33"
+	List  string `json:"list,omitempty"` // "cn-domains:12 baidu.com": the list's line that matched
+	Do    string `json:"do"`             // "ask domestic", "answer nxdomain", "via wg0"
+}
+
+// Asked is one upstream try.
+type Asked struct {
+	Side   string  `json:"side"`
+	Server string  `json:"server"`
+	Via    string  `json:"via"`
+	Proto  string  `json:"proto,omitempty"`
+	Took   Seconds `json:"took"`
+	Note   string  `json:"note,omitempty"`
+	Error  string  `json:"error,omitempty"`
+}
+
+// Address is one answered address and where its packets go.
+type Address struct {
+	Addr    netip.Addr `json:"addr"`
+	TTL     uint32     `json:"ttl"`
+	Hint    bool       `json:"hint,omitempty"` // from an HTTPS or SVCB record
+	Region  string     `json:"region"`
+	Because string     `json:"because"` // the list, line and prefix that say so
+	Path    string     `json:"path"`
+	Rule    Rule       `json:"rule"`
+	Mark    Mark       `json:"mark"`
+	Kernel  *Kernel    `json:"kernel,omitempty"`
+}
+
+// Mark is what was put into the kernel for an address.
+type Mark struct {
+	Set    string  `json:"set,omitempty"` // "wg0_4"
+	Life   Seconds `json:"life,omitempty"`
+	Acked  bool    `json:"acked"`
+	Reason string  `json:"reason,omitempty"` // why it was not marked
+}
+
+// Kernel is what the kernel itself says of an address.
+type Kernel struct {
+	Sets      []Element `json:"sets"`  // the sets that hold it
+	Mark      string    `json:"mark"`  // the fwmark that our chains give a new flow to it
+	Route     string    `json:"route"` // as `ip route get ADDR mark MARK` prints it
+	Table     int       `json:"table,omitempty"`
+	Dev       string    `json:"dev,omitempty"`
+	Source    string    `json:"source,omitempty"`
+	Peer      string    `json:"peer,omitempty"`
+	Handshake Seconds   `json:"handshake,omitempty"` // its age
+	Flows     []Flow    `json:"flows,omitempty"`
+	Error     string    `json:"error,omitempty"`
+}
+
+// Element is an address's membership of a set.
+type Element struct {
+	Set       string  `json:"set"`
+	Remaining Seconds `json:"remaining,omitempty"` // 0: it does not expire
+}
+
+// Flow is one open connection to an address.
+type Flow struct {
+	Proto string         `json:"proto"`
+	From  netip.AddrPort `json:"from"`
+	To    netip.AddrPort `json:"to"`
+	Path  string         `json:"path"`
+}
+
+// Route is which way an address leaves, and why.
+type Route struct {
+	Schema  int       `json:"schema"`
+	Asked   string    `json:"asked"`
+	Answers []Address `json:"answers"`
+	Names   *Decision `json:"decision,omitempty"` // when a name was asked about
+}
+
+// Marks lists marks.
+type Marks struct {
+	Schema    int        `json:"schema"`
+	Marks     []MarkLine `json:"marks"`
+	Conflicts []Conflict `json:"conflicts"`
+}
+
+// MarkLine is one mark in the kernel.
+type MarkLine struct {
+	Addr      netip.Addr `json:"addr"`
+	Path      string     `json:"path"`
+	Set       string     `json:"set"`
+	Remaining Seconds    `json:"remaining"`
+}
+
+// Conflict is an address that answers tied to more than one path.
+type Conflict struct {
+	Addr  netip.Addr `json:"addr"`
+	Paths []string   `json:"paths"`
+	Used  string     `json:"used"`
+}
+
+// Steps are changes to the kernel, as commands.
+type Steps struct {
+	Schema int      `json:"schema"`
+	Steps  []string `json:"steps"`
+}
+
+// Done is the answer to a request that changes something.
+type Done struct {
+	Schema int    `json:"schema"`
+	Text   string `json:"text"`
+}
+
+// Error is the body of every answer that is not 200.
+type Error struct {
+	Error string `json:"error"`
+}

@@ -1,0 +1,102 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+)
+
+// ErrNoDaemon means that nobody listens at the control socket.
+var ErrNoDaemon = errors.New("smartdns is not running")
+
+// Client asks a daemon over its control socket.
+type Client struct {
+	socket string
+	http   http.Client
+}
+
+// Dial returns a Client of the daemon whose control socket is at path. It
+// connects with the first request.
+func Dial(path string) *Client {
+	c := &Client{socket: path}
+	c.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	}}
+	return c
+}
+
+// Status asks whether all is fine.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	return do[Status](ctx, c, http.MethodGet, "/v1/status", nil)
+}
+
+// Query resolves name as a client's query would, and explains it. An empty
+// from means: as this host.
+func (c *Client) Query(ctx context.Context, name, qtype, from string) (Decision, error) {
+	return do[Decision](ctx, c, http.MethodPost, "/v1/query", url.Values{"name": {name}, "type": {qtype}, "from": {from}})
+}
+
+// Route says which way an address, or those of a name, leave.
+func (c *Client) Route(ctx context.Context, to string) (Route, error) {
+	return do[Route](ctx, c, http.MethodPost, "/v1/route", url.Values{"to": {to}})
+}
+
+// Marks lists the marks in the kernel.
+func (c *Client) Marks(ctx context.Context) (Marks, error) {
+	return do[Marks](ctx, c, http.MethodGet, "/v1/marks", nil)
+}
+
+// Forget removes an address from all dynamic sets.
+func (c *Client) Forget(ctx context.Context, addr string) (Done, error) {
+	return do[Done](ctx, c, http.MethodPost, "/v1/marks/forget", url.Values{"addr": {addr}})
+}
+
+// Reload reads the file again.
+func (c *Client) Reload(ctx context.Context) (Done, error) {
+	return do[Done](ctx, c, http.MethodPost, "/v1/reload", nil)
+}
+
+func do[T any](ctx context.Context, c *Client, method, path string, form url.Values) (T, error) {
+	var v T
+	req, err := http.NewRequestWithContext(ctx, method, "http://smartdns"+path, strings.NewReader(form.Encode()))
+	if err != nil {
+		return v, err
+	}
+	if method == http.MethodPost {
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	resp, err := c.http.Do(req)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return v, fmt.Errorf("%w (nobody answers at %s; start it with smartdns run)", ErrNoDaemon, c.socket)
+	case errors.Is(err, fs.ErrPermission):
+		return v, fmt.Errorf("opening %s: permission denied (be root, or in the group smartdns)", c.socket)
+	case err != nil:
+		return v, fmt.Errorf("asking the daemon at %s: %w", c.socket, err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return v, fmt.Errorf("reading the daemon's answer: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		var e Error
+		if json.Unmarshal(body, &e) != nil || e.Error == "" {
+			e.Error = resp.Status
+		}
+		return v, errors.New(e.Error)
+	}
+	if err := json.Unmarshal(body, &v); err != nil {
+		return v, fmt.Errorf("reading the daemon's answer: %w", err)
+	}
+	return v, nil
+}
