@@ -1,0 +1,171 @@
+package routing
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// Facts are what the kernel shows that is not ours but decides what ours must
+// be, or stands in its way.
+type Facts struct {
+	Links    []Iface       // by index
+	Defaults []Default     // of the main table
+	Gateways []netip.Addr  // next hops of the main table and far ends of point-to-point links, sorted
+	Rules    []ForeignRule // in the order in which the kernel tries them, v4 first
+	IPv6     bool          // the kernel speaks IPv6
+}
+
+// Iface is a network interface.
+type Iface struct {
+	Link
+	Kind     string // as the kernel calls it: "wireguard", "tuntap", "bridge", ...; "device" for hardware
+	Loopback bool
+	Addrs    []netip.Prefix // addresses with their lengths, not masked
+	AcceptRA int            // accept_ra as it was before us
+	NoIPv6   bool           // IPv6 is disabled on it
+}
+
+// Default is a default route of the main table.
+type Default struct {
+	Family Family
+	Dev    string
+}
+
+// ForeignRule is a rule that is not ours, also those the kernel starts with.
+type ForeignRule struct {
+	Rule
+	Protocol uint8
+	Also     string // selectors and actions that Rule has no field for, as iproute2 prints them
+	Narrow   bool   // Also narrows what the rule takes
+	Wide     bool   // its table has a default route, or one for half of all addresses
+}
+
+func (r ForeignRule) String() string {
+	s := r.Family.ip() + " rule " + r.Rule.String()
+	if r.Also != "" {
+		s += " " + r.Also
+	}
+	return s
+}
+
+// Link returns the interface with the given index.
+func (f Facts) Link(index int) (Iface, bool) {
+	for _, l := range f.Links {
+		if l.Index == index {
+			return l, true
+		}
+	}
+	return Iface{}, false
+}
+
+// HasDefault reports whether the main table has a default route of family fam.
+func (f Facts) HasDefault(fam Family) bool {
+	return slices.ContainsFunc(f.Defaults, func(d Default) bool { return d.Family == fam })
+}
+
+// Uplinks returns the interfaces that the main table's default routes use,
+// sorted.
+func (f Facts) Uplinks() []string {
+	var up []string
+	for _, d := range f.Defaults {
+		up = append(up, d.Dev)
+	}
+	slices.Sort(up)
+	return slices.Compact(up)
+}
+
+// Own returns every address of this host with its length, and every gateway as
+// a single address: what no answer may put into a set. The prefixes are not
+// masked.
+func (f Facts) Own() []netip.Prefix {
+	var own []netip.Prefix
+	for _, l := range f.Links {
+		own = append(own, l.Addrs...)
+	}
+	for _, g := range f.Gateways {
+		own = append(own, netip.PrefixFrom(g.WithZone(""), g.BitLen()))
+	}
+	return own
+}
+
+// Condition is something that an admin should know. It holds until it is gone.
+type Condition struct {
+	Kind ConditionKind
+	Text string // one sentence
+}
+
+// ConditionKind names a Condition for programs.
+type ConditionKind string
+
+// The conditions of routing.
+const (
+	ForeignRuleFirst ConditionKind = "foreign-rule"    // a rule of others may take our packets
+	RuleMissing      ConditionKind = "rule-missing"    // a rule that the kernel starts with is gone
+	Fighting         ConditionKind = "fighting"        // somebody keeps undoing our state
+	ApplyFailed      ConditionKind = "apply-failed"    // the kernel refused a step
+	ObserveFailed    ConditionKind = "observe-failed"  // the kernel could not be read
+	MarkFieldTaken   ConditionKind = "mark-field-used" // a rule of others uses bits of our field
+)
+
+// prefMain is where the kernel puts the look-up of main; that of default is
+// one above.
+const prefMain = 32766
+
+// Conflicts says which rules of others stand in the way of in.
+func Conflicts(in Input, f Facts) []Condition {
+	if len(in.Tunnels) == 0 {
+		return nil
+	}
+	var cs []Condition
+	add := func(k ConditionKind, format string, args ...any) {
+		cs = append(cs, Condition{k, fmt.Sprintf(format, args...)})
+	}
+	for _, fam := range in.families(f) {
+		for _, t := range []uint32{TableMain, TableDefault} {
+			if t == TableDefault && fam == V6 {
+				continue // IPv6 starts without one
+			}
+			if !slices.ContainsFunc(f.Rules, func(r ForeignRule) bool {
+				return r.Family == fam && r.Table == t && r.Mask == 0 && r.IIF == "" && !r.Narrow
+			}) {
+				pref := prefMain
+				if t == TableDefault {
+					pref = prefMain + 1
+				}
+				add(RuleMissing, "no %s rule looks up the table %s; put it back: %s rule add pref %d lookup %s",
+					fam, tableName(t), fam.ip(), pref, tableName(t))
+			}
+		}
+	}
+	for _, r := range f.Rules {
+		if r.stock() {
+			continue
+		}
+		// After a tunnel's look-up its packets meet no other rule.
+		first := slices.ContainsFunc(in.Tunnels, func(t Tunnel) bool {
+			return r.Pref <= uint32(PrefTunnel+2*t.Number) && r.matches(in.Field, in.Field.Tunnel(t.Number))
+		})
+		switch {
+		case first:
+			add(ForeignRuleFirst, "%q comes before our rules and may take tunnel traffic another way; remove it or give it a priority above %d", r, PrefBand)
+		case r.Pref < prefMain && !r.Narrow && r.IIF == "" && r.Wide && r.matches(in.Field, in.Field.Value(MarkDirect)):
+			add(ForeignRuleFirst, "%q takes direct traffic before the main table does; is another VPN running?", r)
+		case r.Mask&uint32(in.Field) != 0 && !r.Not && r.Mask != 1<<32-1:
+			add(MarkFieldTaken, "%q uses bits of our mark field %#x", r, uint32(in.Field))
+		}
+	}
+	return cs
+}
+
+// stock reports whether r is one of those the kernel makes by itself.
+func (r ForeignRule) stock() bool {
+	const kernel = 2 // RTPROT_KERNEL
+	return r.Table == TableLocal || r.Protocol == kernel && (r.Table == 0 || r.Pref == prefMain || r.Pref == prefMain+1)
+}
+
+// matches reports whether r may match a packet whose field f holds mark, and
+// whose other mark bits are clear.
+func (r ForeignRule) matches(f Field, mark uint32) bool {
+	return r.Mask == 0 || (mark&uint32(f)&r.Mask == r.Mark) != r.Not
+}

@@ -1,0 +1,280 @@
+package linux
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"smartdns/routing"
+)
+
+// Observe implements routing.Kernel.
+func (k *Kernel) Observe(ctx context.Context, devices []int) (routing.State, routing.Facts, error) {
+	o := &observation{k: k, ctx: ctx, ipv6: haveIPv6()}
+	for _, f := range []func() error{o.links, o.mainTable, o.rules, o.ourTables, func() error { return o.ours(devices) }, o.sysctls} {
+		if err := f(); err != nil {
+			return routing.State{}, routing.Facts{}, err
+		}
+		if err := ctx.Err(); err != nil {
+			return routing.State{}, routing.Facts{}, err
+		}
+	}
+	o.state.Sort()
+	o.facts.IPv6 = o.ipv6
+	return o.state, o.facts, nil
+}
+
+// observation is one look at the kernel.
+type observation struct {
+	k     *Kernel
+	ctx   context.Context
+	ipv6  bool
+	names map[int]string // of links, by index
+	state routing.State
+	facts routing.Facts
+	saved map[string]oldValue
+}
+
+func (o *observation) families() []int {
+	if o.ipv6 {
+		return []int{netlink.FAMILY_V4, netlink.FAMILY_V6}
+	}
+	return []int{netlink.FAMILY_V4}
+}
+
+func family(f int) routing.Family {
+	if f == netlink.FAMILY_V6 {
+		return routing.V6
+	}
+	return routing.V4
+}
+
+// links fills in the interfaces and their addresses.
+func (o *observation) links() error {
+	links, err := dump(o.ctx, o.k.h.LinkList)
+	if err != nil {
+		return fmt.Errorf("listing links: %w", err)
+	}
+	addrs, err := dump(o.ctx, func() ([]netlink.Addr, error) { return o.k.h.AddrList(nil, netlink.FAMILY_ALL) })
+	if err != nil {
+		return fmt.Errorf("listing addresses: %w", err)
+	}
+	if o.saved, err = o.k.saved.load(); err != nil {
+		return err
+	}
+	o.names = make(map[int]string, len(links))
+	vrfs := map[int]bool{0: true} // 0 is no master
+	for _, l := range links {
+		vrfs[l.Attrs().Index] = l.Type() == "vrf"
+	}
+	for _, l := range links {
+		a := l.Attrs()
+		o.names[a.Index] = a.Name
+		i := routing.Iface{
+			Link:     routing.Link{Index: a.Index, Name: a.Name, MTU: a.MTU, Up: a.Flags&net.FlagUp != 0},
+			Kind:     l.Type(),
+			Loopback: a.Flags&net.FlagLoopback != 0,
+		}
+		// A port of a bridge or a bond does not speak IPv6; there can be
+		// hundreds of them.
+		if vrfs[a.MasterIndex] && o.ipv6 {
+			i.AcceptRA, i.NoIPv6 = o.ipv6Conf(a.Name)
+		}
+		for _, addr := range addrs {
+			if addr.LinkIndex != a.Index {
+				continue
+			}
+			if p, ok := prefix(addr.IPNet); ok {
+				i.Addrs = append(i.Addrs, p)
+			}
+			if p, ok := prefix(addr.Peer); ok && p.IsSingleIP() {
+				o.facts.Gateways = append(o.facts.Gateways, p.Addr())
+			}
+		}
+		slices.SortFunc(i.Addrs, func(a, b netip.Prefix) int {
+			return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+		})
+		o.facts.Links = append(o.facts.Links, i)
+	}
+	slices.SortFunc(o.facts.Links, func(a, b routing.Iface) int { return cmp.Compare(a.Index, b.Index) })
+	return nil
+}
+
+// ipv6Conf returns accept_ra as it was before us, and whether IPv6 is off.
+func (o *observation) ipv6Conf(name string) (acceptRA int, off bool) {
+	key := "net/ipv6/conf/" + name + "/accept_ra"
+	v, err := readSysctl(key)
+	if old, ok := o.saved[key]; ok {
+		v, err = old.Was, nil
+	}
+	if err == nil {
+		acceptRA, _ = strconv.Atoi(v)
+	}
+	// No such file: the link's MTU is too small for IPv6.
+	disabled, err := readSysctl("net/ipv6/conf/" + name + "/disable_ipv6")
+	return acceptRA, err != nil || disabled == "1"
+}
+
+// mainTable fills in the default routes and the gateways.
+func (o *observation) mainTable() error {
+	for _, f := range o.families() {
+		routes, err := o.table(f, routing.TableMain)
+		if err != nil {
+			return err
+		}
+		for _, r := range routes {
+			hops := r.MultiPath
+			if len(hops) == 0 {
+				hops = []*netlink.NexthopInfo{{LinkIndex: r.LinkIndex, Gw: r.Gw, Via: r.Via}}
+			}
+			for _, h := range hops {
+				if a, ok := netip.AddrFromSlice(h.Gw); ok {
+					o.facts.Gateways = append(o.facts.Gateways, a.Unmap())
+				}
+				if v, ok := h.Via.(*netlink.Via); ok {
+					if a, ok := netip.AddrFromSlice(v.Addr); ok {
+						o.facts.Gateways = append(o.facts.Gateways, a.Unmap())
+					}
+				}
+				if p, ok := prefix(r.Dst); ok && p.Bits() == 0 && r.Type == unix.RTN_UNICAST && o.names[h.LinkIndex] != "" {
+					o.facts.Defaults = append(o.facts.Defaults, routing.Default{Family: family(f), Dev: o.names[h.LinkIndex]})
+				}
+			}
+		}
+	}
+	slices.SortFunc(o.facts.Gateways, netip.Addr.Compare)
+	o.facts.Gateways = slices.Compact(o.facts.Gateways)
+	slices.SortFunc(o.facts.Defaults, func(a, b routing.Default) int {
+		return cmp.Or(cmp.Compare(a.Family, b.Family), strings.Compare(a.Dev, b.Dev))
+	})
+	o.facts.Defaults = slices.Compact(o.facts.Defaults)
+	return nil
+}
+
+// table dumps one routing table.
+func (o *observation) table(fam, table int) ([]netlink.Route, error) {
+	routes, err := dump(o.ctx, func() ([]netlink.Route, error) {
+		return o.k.strict.RouteListFiltered(fam, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+	})
+	if errors.Is(err, unix.ENOENT) { // no such table
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing %s routes of table %d: %w", family(fam), table, err)
+	}
+	return routes, nil
+}
+
+// ourTables fills in the routes of our tables, whoever put them there.
+func (o *observation) ourTables() error {
+	for _, f := range o.families() {
+		for n := range routing.MaxTunnels {
+			routes, err := o.table(f, routing.FirstTable+n)
+			if err != nil {
+				return err
+			}
+			for _, r := range routes {
+				if t, ok := o.route(r); ok {
+					o.state.Routes = append(o.state.Routes, t)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (o *observation) route(r netlink.Route) (routing.Route, bool) {
+	dst, ok := prefix(r.Dst)
+	if !ok {
+		return routing.Route{}, false
+	}
+	t := routing.Route{
+		Table:    uint32(r.Table),
+		Dst:      dst,
+		Type:     routeType(r.Type),
+		Metric:   uint32(r.Priority),
+		Protocol: uint8(r.Protocol),
+	}
+	if t.Type == routing.Unicast { // an unreachable v6 route shows lo
+		t.Dev = o.names[r.LinkIndex]
+		if gw, ok := netip.AddrFromSlice(r.Gw); ok {
+			t.Via = gw.Unmap()
+		}
+	}
+	return t, true
+}
+
+var routeTypes = map[int]routing.RouteType{
+	unix.RTN_UNICAST:     routing.Unicast,
+	unix.RTN_UNREACHABLE: routing.Unreachable,
+	unix.RTN_LOCAL:       "local",
+	unix.RTN_BROADCAST:   "broadcast",
+	unix.RTN_ANYCAST:     "anycast",
+	unix.RTN_MULTICAST:   "multicast",
+	unix.RTN_BLACKHOLE:   "blackhole",
+	unix.RTN_PROHIBIT:    "prohibit",
+	unix.RTN_THROW:       "throw",
+}
+
+func routeType(t int) routing.RouteType {
+	if s, ok := routeTypes[t]; ok {
+		return s
+	}
+	return routing.RouteType(fmt.Sprintf("type%d", t))
+}
+
+// ours fills in the links of our tunnels and their addresses: those in devices,
+// and those that our own routes use. A route of ours never uses an uplink; if
+// one does, it is not we who put it there.
+func (o *observation) ours(devices []int) error {
+	uplinks := o.facts.Uplinks()
+	for _, l := range o.facts.Links {
+		used := slices.ContainsFunc(o.state.Routes, func(r routing.Route) bool {
+			return r.Dev == l.Name && r.Protocol == routing.Protocol && !slices.Contains(uplinks, l.Name)
+		})
+		if !used && !slices.Contains(devices, l.Index) {
+			continue
+		}
+		o.state.Links = append(o.state.Links, l.Link)
+		for _, p := range l.Addrs {
+			o.state.Addrs = append(o.state.Addrs, routing.Addr{Dev: l.Name, Prefix: p})
+		}
+	}
+	return nil
+}
+
+func (o *observation) sysctls() error {
+	for key, old := range o.saved {
+		v, err := readSysctl(key)
+		if err != nil && !gone(err) {
+			return fmt.Errorf("reading sysctl %s: %w", key, err)
+		}
+		o.state.Sysctls = append(o.state.Sysctls, routing.Sysctl{Key: key, Value: v, Was: old.Was})
+	}
+	return nil
+}
+
+// prefix converts n, which may be nil.
+func prefix(n *net.IPNet) (netip.Prefix, bool) {
+	if n == nil {
+		return netip.Prefix{}, false
+	}
+	a, ok := netip.AddrFromSlice(n.IP)
+	if !ok {
+		return netip.Prefix{}, false
+	}
+	ones, bits := n.Mask.Size()
+	if a = a.Unmap(); bits != a.BitLen() {
+		return netip.Prefix{}, false
+	}
+	return netip.PrefixFrom(a, ones), true
+}

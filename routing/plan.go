@@ -1,0 +1,213 @@
+package routing
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+)
+
+// Input is what Plan needs beside the Facts. The zero value wants nothing of
+// ours in the kernel.
+type Input struct {
+	Field   Field
+	Tunnels []Tunnel // in the order of the file, at most MaxTunnels
+	Default Path     // where goes what nothing else decides
+	LAN     []string // interfaces whose clients we route; we forward if there are any
+
+	// Marking says that our nft table is in place. Before it, only what locks is
+	// wanted: no rule may rely on marks that nobody sets, and nothing is
+	// forwarded.
+	Marking bool
+}
+
+// Tunnel is one tunnel of an Input.
+type Tunnel struct {
+	Path       Path
+	Number     int            // 0..MaxTunnels-1; see Number
+	Index      int            // of its link, once that is configured; 0 before
+	Addrs      []netip.Prefix // its addresses with their lengths
+	AllowedIPs []netip.Prefix // what may go into it
+	MTU        int            // bytes
+}
+
+// Number gives every path its tunnel number. A path keeps the number it has in
+// shown; a new one takes the lowest that nobody has, in the order of paths. The
+// result and shown are indexed by path. It is an error if there are more paths
+// than numbers.
+func Number(paths []Path, shown map[Path]int) (map[Path]int, error) {
+	if len(paths) > MaxTunnels {
+		return nil, fmt.Errorf("%d tunnels are more than the %d possible", len(paths), MaxTunnels)
+	}
+	numbers := make(map[Path]int, len(paths))
+	var kept, used [MaxTunnels]bool
+	for p, n := range shown {
+		used[n] = true
+		if slices.Contains(paths, p) {
+			kept[n] = true
+			numbers[p] = n
+		}
+	}
+	for _, p := range paths {
+		if _, ok := numbers[p]; ok {
+			continue
+		}
+		// The number of a tunnel that has gone is taken last: flows of that
+		// tunnel may still carry its mark.
+		n := slices.Index(used[:], false)
+		if n < 0 {
+			n = slices.Index(kept[:], false)
+		}
+		numbers[p], used[n], kept[n] = n, true, true
+	}
+	return numbers, nil
+}
+
+// Plan says what of ours should be in a kernel that shows f. It is pure.
+//
+// What locks is always wanted, in both families: a rule that is unreachable for
+// each tunnel's mark, and an unreachable default route in each tunnel's table.
+// What leads into a tunnel is wanted where its link is.
+func Plan(in Input, f Facts) State {
+	var s State
+	fams := in.families(f)
+	for _, t := range in.Tunnels {
+		for _, fam := range fams {
+			s.Rules = append(s.Rules, in.markRules(t, fam)...)
+			s.Routes = append(s.Routes, Route{Table: t.table(), Dst: fam.All(), Type: Unreachable, Metric: MetricLock, Protocol: Protocol})
+		}
+		if l, ok := f.Link(t.Index); ok && t.Index != 0 {
+			t.plan(&s, l, f.IPv6)
+		}
+	}
+	if in.Marking {
+		for _, fam := range fams {
+			s.Rules = append(s.Rules, in.unmarkedRules(fam, f)...)
+		}
+		if len(in.LAN) > 0 {
+			s.Sysctls = append(s.Sysctls, in.forwarding(f)...)
+		}
+	}
+	s.Sort()
+	s.Addrs, s.Rules = slices.Compact(s.Addrs), slices.Compact(s.Rules)
+	return s
+}
+
+func (in Input) families(f Facts) []Family {
+	if f.IPv6 {
+		return []Family{V4, V6}
+	}
+	return []Family{V4}
+}
+
+func (t Tunnel) table() uint32 { return uint32(FirstTable + t.Number) }
+
+// carries reports whether t has routes of family fam.
+func (t Tunnel) carries(fam Family) bool {
+	return slices.ContainsFunc(t.AllowedIPs, func(p netip.Prefix) bool { return FamilyOf(p.Addr()) == fam })
+}
+
+// markRules are the two rules of a tunnel's mark. Packets with it never see the
+// main table: whoever can put a route there (a DHCP server can) could pull them
+// out of the tunnel.
+func (in Input) markRules(t Tunnel, fam Family) []Rule {
+	r := Rule{Family: fam, Pref: uint32(PrefTunnel + 2*t.Number), Mark: in.Field.Tunnel(t.Number), Mask: uint32(in.Field)}
+	lookup, lock := r, r
+	lookup.Table = t.table()
+	lock.Pref++
+	lock.Unreachable = true
+	return []Rule{lookup, lock}
+}
+
+// plan adds to s what t's link l should have.
+func (t Tunnel) plan(s *State, l Iface, v6 bool) {
+	const minV6 = 1280 // below this MTU the kernel takes IPv6 off an interface
+	v6 = v6 && !l.NoIPv6 && t.MTU >= minV6
+	dev := string(t.Path)
+	s.Links = append(s.Links, Link{Index: t.Index, Name: dev, MTU: t.MTU, Up: true})
+	// Strict reverse path filtering would drop what comes out of the tunnel.
+	// The kernel takes the larger of this and the value for all: 2 always wins.
+	s.Sysctls = append(s.Sysctls, Sysctl{Key: "net/ipv4/conf/" + dev + "/rp_filter", Value: "2"})
+	if v6 {
+		// A TUN gets a random link-local address otherwise.
+		s.Sysctls = append(s.Sysctls, Sysctl{Key: "net/ipv6/conf/" + dev + "/addr_gen_mode", Value: "1"})
+	}
+	for _, a := range t.Addrs {
+		if a.Addr().Is4() || v6 {
+			s.Addrs = append(s.Addrs, Addr{Dev: dev, Prefix: a})
+		}
+	}
+	seen := map[netip.Prefix]bool{}
+	for _, p := range t.AllowedIPs {
+		p = p.Masked()
+		if seen[p] || p.Addr().Is6() && !v6 {
+			continue
+		}
+		seen[p] = true
+		r := Route{Table: t.table(), Dst: p, Dev: dev, Protocol: Protocol}
+		if p.Addr().Is6() {
+			r.Metric = metricV6
+		}
+		s.Routes = append(s.Routes, r)
+	}
+}
+
+// unmarkedRules are those for packets without a tunnel's mark.
+func (in Input) unmarkedRules(fam Family, f Facts) []Rule {
+	if len(in.Tunnels) == 0 {
+		return nil
+	}
+	var rules []Rule
+	fallback := in.Tunnels[0]
+	for _, t := range in.Tunnels {
+		if t.Path == in.Default {
+			fallback = t
+		}
+	}
+	direct := in.Field.Value(MarkDirect)
+	for _, lan := range in.LAN {
+		rules = append(rules,
+			Rule{Family: fam, Pref: PrefLAN, Mark: direct, Mask: uint32(in.Field), IIF: lan, Table: TableMain},
+			Rule{Family: fam, Pref: PrefLAN + 1, IIF: lan, Table: fallback.table()})
+	}
+	// Where main has no default, connect fails before our chain could mark the
+	// packet. Never without the "not": WireGuard's own packets carry the direct
+	// mark, and would loop.
+	if !f.HasDefault(fam) {
+		if !fallback.carries(fam) {
+			if i := slices.IndexFunc(in.Tunnels, func(t Tunnel) bool { return t.carries(fam) }); i >= 0 {
+				fallback = in.Tunnels[i]
+			}
+		}
+		if fallback.carries(fam) {
+			rules = append(rules, Rule{Family: fam, Pref: PrefNoMain, Not: true, Mark: direct, Mask: uint32(in.Field), Table: fallback.table()})
+		}
+	}
+	return rules
+}
+
+// forwarding are the parameters of a gateway.
+func (in Input) forwarding(f Facts) []Sysctl {
+	s := []Sysctl{{Key: keyForward4, Value: "1"}}
+	if !f.IPv6 {
+		return s
+	}
+	s = append(s, Sysctl{Key: keyForward6, Value: "1"})
+	for _, l := range f.Links {
+		// 1 means: not while forwarding. The default route that a router
+		// advertised would be lost at once.
+		if l.AcceptRA == 1 && !l.Loopback && !l.NoIPv6 && !in.owns(l) {
+			s = append(s, Sysctl{Key: "net/ipv6/conf/" + l.Name + "/accept_ra", Value: strconv.Itoa(2)})
+		}
+	}
+	return s
+}
+
+func (in Input) owns(l Iface) bool {
+	return slices.ContainsFunc(in.Tunnels, func(t Tunnel) bool { return t.Index == l.Index || string(t.Path) == l.Name })
+}
+
+const (
+	keyForward4 = "net/ipv4/ip_forward"
+	keyForward6 = "net/ipv6/conf/all/forwarding"
+)
