@@ -1,0 +1,103 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+
+	"smartdns/daemon"
+	"smartdns/web/api"
+)
+
+// app is what every command needs: the flags they share and where to print.
+type app struct {
+	config  string
+	dirs    daemon.Dirs
+	verbose bool
+	json    bool
+	out     printer
+	errs    io.Writer
+}
+
+func newRoot(stdout, stderr io.Writer) *cobra.Command {
+	a := &app{out: newPrinter(stdout), errs: stderr}
+	root := &cobra.Command{
+		Use:           "smartdns",
+		Short:         "a smart DNS resolver with integrated split-tunnel routing",
+		Long:          "smartdns asks domestic servers for names at home and others through a WireGuard\ntunnel, and ties every answered address to its way out before the answer leaves.",
+		Args:          usage(cobra.NoArgs),
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	f := root.PersistentFlags()
+	f.StringVarP(&a.config, "config", "c", "", "the configuration `FILE` (default "+daemon.DefaultConfig+", or the embedded defaults where that is not there)")
+	f.StringVar(&a.dirs.Run, "run-dir", daemon.DefaultRunDir, "`DIR` of the control socket and the lock")
+	f.StringVar(&a.dirs.State, "state-dir", daemon.DefaultStateDir, "`DIR` of what is kept over restarts")
+	f.BoolVarP(&a.verbose, "verbose", "v", false, "say more: every step, every repair")
+	root.AddCommand(
+		a.runCommand(), a.checkCommand(), a.configCommand(), a.planCommand(), a.diffCommand(),
+		a.queryCommand(), a.routeCommand(), a.statusCommand(), a.marksCommand(),
+		a.cleanupCommand(), a.reloadCommand(), a.labCommand(), a.versionCommand(),
+	)
+	return root
+}
+
+// usage turns the complaint of an argument check into a usage error.
+func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if err := check(c, args); err != nil {
+			return usageError{err}
+		}
+		return nil
+	}
+}
+
+// withJSON adds --json to a command that prints data.
+func (a *app) withJSON(c *cobra.Command) *cobra.Command {
+	c.Flags().BoolVar(&a.json, "json", false, "print the data as JSON")
+	return c
+}
+
+func (a *app) client() *api.Client { return api.Dial(filepath.Join(a.dirs.Run, daemon.SocketName)) }
+
+func (a *app) options() daemon.Options {
+	level := slog.LevelInfo
+	if a.verbose {
+		level = slog.LevelDebug
+	}
+	return daemon.Options{
+		Config: a.config, Dirs: a.dirs, Version: version(),
+		Log: slog.New(slog.NewTextHandler(a.errs, &slog.HandlerOptions{Level: level, ReplaceAttr: noTime})),
+	}
+}
+
+// noTime leaves the time of a log line to whoever collects our stderr.
+func noTime(groups []string, at slog.Attr) slog.Attr {
+	if len(groups) == 0 && at.Key == slog.TimeKey {
+		return slog.Attr{}
+	}
+	return at
+}
+
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	v := info.Main.Version
+	if v == "" || v == "(devel)" {
+		v = "devel"
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) > 12 {
+			return fmt.Sprintf("%s (%s)", v, s.Value[:12])
+		}
+	}
+	return v
+}

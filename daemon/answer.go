@@ -1,0 +1,21 @@
+package daemon
+
+import (
+	"context"
+
+	"smartdns/resolver"
+	"smartdns/resolver/server"
+	"smartdns/resolver/wire"
+)
+
+// answerer hands accepted queries to the resolver.
+type answerer struct{ resolver *resolver.Resolver }
+
+// Answer implements server.Handler.
+func (a answerer) Answer(ctx context.Context, q wire.Query, from server.Client) []byte {
+	query, err := resolver.NewQuery(q, from.Addr.Addr(), from.Transport)
+	if err != nil {
+		return wire.AppendError(nil, q, wire.FormErr, -1, "")
+	}
+	return a.resolver.Resolve(ctx, query).Reply(nil, query)
+}

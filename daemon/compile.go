@@ -1,0 +1,173 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"smartdns/configs"
+	"smartdns/geo"
+	"smartdns/nft"
+	"smartdns/resolver/policy"
+	"smartdns/routing"
+	"smartdns/routing/wg"
+	"smartdns/web/api"
+)
+
+// Parts is a Config compiled: a value per package, none of them running.
+type Parts struct {
+	Config    *configs.Config
+	Tunnels   []Tunnel // in the order of the file
+	Geo       *geo.Table
+	Names     *policy.Names
+	Addresses *policy.Addresses
+	Bogus     *addrSet
+	Sets      Sets
+	Lists     []api.List // those in use
+}
+
+// Tunnel is a [tunnel.X] table and the wg-quick file that it names.
+type Tunnel struct {
+	configs.Tunnel
+	WG *wg.Config
+}
+
+// Sets is what the policy means to our nft table.
+type Sets struct {
+	Home   []netip.Prefix
+	Lists  []nft.List
+	Decide nft.Decide
+}
+
+// Compile reads the files that c names, and turns all of it into the parts. It
+// changes nothing, keeps nothing open and knows nothing of this host. Its error
+// joins whatever is wrong, each with its place.
+func Compile(c *configs.Config) (*Parts, error) {
+	p := &Parts{Config: c}
+	l := newLists(c)
+	var errs []error
+	collect := func(err error) { errs = append(errs, err) }
+
+	for _, t := range c.Tunnels {
+		file, err := wg.ParseFile(t.Config)
+		if err != nil {
+			collect(fmt.Errorf("%s: [tunnel.%s] %w", t.Pos, t.Path, err))
+			continue
+		}
+		p.Tunnels = append(p.Tunnels, Tunnel{t, file})
+	}
+	var err error
+	p.Geo, err = l.table()
+	collect(err)
+	p.Names, err = compileNames(c, l)
+	collect(err)
+	p.Addresses, p.Sets, err = compileAddresses(c, l)
+	collect(err)
+	p.Bogus, err = compileBogus(c, l)
+	collect(err)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	v4, v6 := p.Geo.Home()
+	p.Sets.Home = slices.Concat(v4, v6)
+	p.Lists = l.report()
+	return p, nil
+}
+
+func compileNames(c *configs.Config, l *lists) (*policy.Names, error) {
+	var rules []policy.NameRule
+	var failed error
+	for _, r := range c.Decide.Names {
+		rule := policy.NameRule{Rule: policy.Rule{Index: r.Index, Text: r.Text, Pos: r.Pos.String(), Via: r.Via}}
+		switch {
+		case r.Answer.Kind != configs.AnswerNone:
+			rule.Rule.Action = policy.Local
+			rule.Rule.Answer = policy.Answer{Kind: policy.AnswerKind(r.Answer.Kind), Addrs: r.Answer.Addrs, Target: r.Answer.Target}
+		case r.Ask == configs.AskAuto:
+			rule.Rule.Action = policy.AskAuto
+		default:
+			rule.Rule.Action, rule.Rule.Side = policy.AskSide, r.Ask
+		}
+		for _, m := range r.Match {
+			switch m.Kind {
+			case configs.MatchList:
+				rule.Lists = append(rule.Lists, policy.List{Name: m.Text, Entries: l.names(m.Text, &failed)})
+			case configs.MatchSuffix:
+				rule.Entries = append(rule.Entries, policy.Entry{Kind: policy.Suffix, Name: m.Name})
+			case configs.MatchFull:
+				rule.Entries = append(rule.Entries, policy.Entry{Kind: policy.Full, Name: m.Name})
+			case configs.MatchKeyword:
+				rule.Entries = append(rule.Entries, policy.Entry{Kind: policy.Keyword, Text: m.Text})
+			case configs.MatchRegexp:
+				rule.Entries = append(rule.Entries, policy.Entry{Kind: policy.Regexp, Text: m.Regexp.String(), Regexp: m.Regexp})
+			case configs.MatchAll:
+				rule.Entries = append(rule.Entries, policy.Entry{Kind: policy.All})
+			}
+		}
+		rules = append(rules, rule)
+	}
+	names, err := policy.NewNames(rules)
+	return names, errors.Join(failed, err)
+}
+
+// compileAddresses makes the two readings of [decide].addresses that must
+// agree: the resolver's, and the static sets and rules of the kernel.
+func compileAddresses(c *configs.Config, l *lists) (*policy.Addresses, Sets, error) {
+	var specs []policy.AddressSpec
+	sets := Sets{Decide: nft.Decide{Default: routing.Direct}}
+	var errs []error
+	for _, r := range c.Decide.Addresses {
+		s := policy.AddressSpec{Rule: policy.AddressRule{Index: r.Index, Text: r.Text, Pos: r.Pos.String(), Via: r.Via}}
+		add := func(m nft.Match) {
+			sets.Decide.Rules = append(sets.Decide.Rules, nft.AddressRule{Match: m, Via: r.Via, Text: fmt.Sprintf("addresses[%d]", r.Index)})
+		}
+		for _, m := range r.Match {
+			switch m.Kind {
+			case configs.AddrPrivate:
+				s.Private = true
+				add(nft.Match{Kind: nft.MatchPrivate})
+			case configs.AddrHome:
+				s.Home = true
+				add(nft.Match{Kind: nft.MatchHome})
+			case configs.AddrPrefix:
+				s.Prefixes = append(s.Prefixes, policy.PrefixEntry{Prefix: m.Prefix})
+				add(nft.Match{Kind: nft.MatchPrefix, Prefix: m.Prefix})
+			case configs.AddrList:
+				entries, err := l.prefixes(m.List)
+				errs = append(errs, err)
+				s.Prefixes = append(s.Prefixes, entries...)
+				sets.addList(m.List, entries)
+				add(nft.Match{Kind: nft.MatchList, List: m.List})
+			case configs.AddrAll:
+				s.All = true
+				sets.Decide.Default = r.Via
+			}
+		}
+		specs = append(specs, s)
+	}
+	addresses, err := policy.NewAddresses(specs)
+	return addresses, sets, errors.Join(append(errs, err)...)
+}
+
+func (s *Sets) addList(name string, entries []policy.PrefixEntry) {
+	if slices.ContainsFunc(s.Lists, func(l nft.List) bool { return l.Name == name }) {
+		return
+	}
+	var prefixes []netip.Prefix
+	for _, e := range entries {
+		prefixes = append(prefixes, e.Prefix)
+	}
+	s.Lists = append(s.Lists, nft.List{Name: name, Prefixes: prefixes})
+}
+
+func compileBogus(c *configs.Config, l *lists) (*addrSet, error) {
+	var all []policy.PrefixEntry
+	var errs []error
+	for _, name := range c.Poison.Bogus {
+		entries, err := l.prefixes(name)
+		errs = append(errs, err)
+		all = append(all, entries...)
+	}
+	return newAddrSet(all), errors.Join(errs...)
+}

@@ -1,0 +1,75 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// instanceName is an abstract unix socket. Such names belong to a network
+// namespace, as does all that we change, and vanish with the process that holds
+// them, however it ends.
+const instanceName = "@smartdns"
+
+// errRunning means that a daemon serves this network namespace already.
+var errRunning = errors.New("smartdns runs already in this network namespace")
+
+// claim makes this process the one that may change the kernel state of its
+// network namespace, until release or death.
+func claim() (release func(), err error) {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: instanceName, Net: "unix"})
+	if errors.Is(err, unix.EADDRINUSE) {
+		if pid := claimant(); pid != 0 {
+			return nil, fmt.Errorf("%w (pid %d); stop it first", errRunning, pid)
+		}
+		return nil, fmt.Errorf("%w; stop it first", errRunning)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("claiming this network namespace: %w", err)
+	}
+	return func() { l.Close() }, nil
+}
+
+// claimant returns the pid of the process that holds the claim, 0 when it
+// cannot be seen.
+func claimant() int {
+	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: instanceName, Net: "unix"})
+	if err != nil {
+		return 0
+	}
+	defer c.Close()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	pid := 0
+	_ = raw.Control(func(fd uintptr) {
+		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			pid = int(cred.Pid)
+		}
+	})
+	return pid
+}
+
+// memoryLimit is what Go may use before it collects harder: a quarter of the
+// machine's memory, at most 200 MiB (SECURITY 6.2).
+func memoryLimit() int64 {
+	const most = 200 << 20
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return most
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) >= 2 && f[0] == "MemTotal:" {
+			if kib, err := strconv.ParseInt(f[1], 10, 64); err == nil {
+				return min(most, kib<<10/4)
+			}
+		}
+	}
+	return most
+}

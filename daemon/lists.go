@@ -1,0 +1,219 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net/netip"
+	"os"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/gaissmai/bart"
+
+	"smartdns/configs"
+	"smartdns/geo"
+	"smartdns/geo/list"
+	"smartdns/resolver/policy"
+	"smartdns/web/api"
+)
+
+// lists reads the data lists that a Config names. Each is read when somebody
+// asks for what it holds, and its status is kept.
+type lists struct {
+	config *configs.Config
+	status map[string]*api.List
+}
+
+func newLists(c *configs.Config) *lists {
+	l := &lists{config: c, status: map[string]*api.List{}}
+	for _, x := range c.Lists {
+		source := x.File
+		if source == "" {
+			source = configs.GeoEmbedded
+		}
+		l.status[x.Name] = &api.List{Name: x.Name, Source: source}
+	}
+	return l
+}
+
+// report returns the status of every list that was read, in the order of the
+// file.
+func (l *lists) report() []api.List {
+	var all []api.List
+	for _, x := range l.config.Lists {
+		if s := l.status[x.Name]; !s.Loaded.IsZero() {
+			all = append(all, *s)
+		}
+	}
+	return all
+}
+
+func (l *lists) find(name string) configs.List {
+	i := slices.IndexFunc(l.config.Lists, func(x configs.List) bool { return x.Name == name })
+	return l.config.Lists[i] // configs has checked that the list is there
+}
+
+// at is err with the place in the config file that named the list.
+func at(x configs.List, err error) error {
+	return fmt.Errorf("%s: [list.%s] %s: %w", x.Pos, x.Name, x.File, err)
+}
+
+// open returns what is in a list, from its start, if it is of the wanted kind.
+func (l *lists) open(name string, want list.Kind) (io.Reader, func(), error) {
+	x := l.find(name)
+	s := l.status[name]
+	s.Kind, s.Loaded = string(want), time.Now()
+	if x.File == "" {
+		if want != list.KindNames {
+			return nil, nil, at(x, fmt.Errorf("it holds names, and is used where a list of %s belongs", want))
+		}
+		return geo.OpenCNDomains(), func() {}, nil
+	}
+	f, err := os.Open(x.File)
+	if err != nil {
+		return nil, nil, at(x, err)
+	}
+	kind, r, err := list.Detect(f)
+	if err == nil && kind != want {
+		err = fmt.Errorf("it holds %s, and is used where a list of %s belongs", kind, want)
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, at(x, err)
+	}
+	return r, func() { f.Close() }, nil
+}
+
+// names returns the entries of a list of names for the policy to read once.
+// What goes wrong in reading is in *failed afterwards.
+func (l *lists) names(name string, failed *error) iter.Seq[policy.Entry] {
+	return func(yield func(policy.Entry) bool) {
+		r, done, err := l.open(name, list.KindNames)
+		if err != nil {
+			*failed = errors.Join(*failed, err)
+			return
+		}
+		defer done()
+		var tally list.Tally
+		defer func() {
+			s := l.status[name]
+			s.Entries, s.Dropped = tally.Used, tally.Dropped+tally.Bad
+		}()
+		for line, err := range tally.Watch(list.Names(r)) {
+			if err != nil {
+				*failed = errors.Join(*failed, at(l.find(name), err))
+				return
+			}
+			if e, ok := entry(line); ok && !yield(e) {
+				return
+			}
+		}
+	}
+}
+
+func entry(line list.Line) (policy.Entry, bool) {
+	e := policy.Entry{Name: line.Name, Text: line.Text, Line: line.Number}
+	switch line.Kind {
+	case list.Suffix:
+		e.Kind = policy.Suffix
+	case list.Full:
+		e.Kind = policy.Full
+	case list.Keyword:
+		e.Kind = policy.Keyword
+	case list.Regexp:
+		re, err := regexp.Compile(line.Text)
+		if err != nil {
+			return e, false // list.Names has compiled it
+		}
+		e.Kind, e.Regexp = policy.Regexp, re
+	default:
+		return e, false
+	}
+	return e, true
+}
+
+// prefixes returns the entries of a list of prefixes.
+func (l *lists) prefixes(name string) ([]policy.PrefixEntry, error) {
+	r, done, err := l.open(name, list.KindPrefixes)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	var all []policy.PrefixEntry
+	var tally list.Tally
+	for line, err := range tally.Watch(list.Prefixes(r)) {
+		if err != nil {
+			return nil, at(l.find(name), err)
+		}
+		if line.Kind == list.Prefix {
+			all = append(all, policy.PrefixEntry{Prefix: line.Prefix, List: name, Line: line.Number})
+		}
+	}
+	s := l.status[name]
+	s.Entries, s.Dropped = tally.Used, tally.Dropped+tally.Bad
+	return all, nil
+}
+
+// table builds the verdicts from the sources of [geo].
+func (l *lists) table() (*geo.Table, error) {
+	b := geo.NewBuilder(l.config.Decide.Home)
+	for _, name := range l.config.Geo.Sources {
+		if err := l.addSource(b, name); err != nil {
+			return nil, err
+		}
+	}
+	return b.Table(), nil
+}
+
+func (l *lists) addSource(b *geo.Builder, name string) error {
+	if name == configs.GeoEmbedded {
+		return b.AddEmbedded()
+	}
+	x := l.find(name)
+	f, err := os.Open(x.File)
+	if err != nil {
+		return at(x, err)
+	}
+	defer f.Close()
+	kind, r, err := list.Detect(f)
+	if err != nil {
+		return at(x, err)
+	}
+	s := l.status[name]
+	s.Kind, s.Loaded = string(kind), time.Now()
+	switch {
+	case kind == list.KindMMDB:
+		err = b.AddMMDB(name, r)
+	case kind == list.KindPrefixes && x.Region == "":
+		err = errors.New(`its prefixes have no country: write region = "CN" (or another) beside file`)
+	case kind == list.KindPrefixes:
+		var tally list.Tally
+		err = b.AddPrefixes(name, x.Region, tally.Watch(list.Prefixes(r)))
+		s.Entries, s.Dropped = tally.Used, tally.Dropped+tally.Bad
+	default:
+		err = fmt.Errorf("it holds %s, and [geo] sources takes prefixes or a MaxMind database", kind)
+	}
+	if err != nil {
+		return at(x, err)
+	}
+	return nil
+}
+
+// addrSet is a set of addresses, immutable once built.
+type addrSet struct{ prefixes bart.Lite }
+
+// Contains reports whether a is in the set.
+func (s *addrSet) Contains(a netip.Addr) bool {
+	return s != nil && s.prefixes.Contains(a.Unmap().WithZone(""))
+}
+
+func newAddrSet(entries []policy.PrefixEntry) *addrSet {
+	s := &addrSet{}
+	for _, e := range entries {
+		s.prefixes.Insert(e.Prefix)
+	}
+	return s
+}

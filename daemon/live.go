@@ -1,0 +1,265 @@
+package daemon
+
+import (
+	"math"
+	"net/netip"
+	"slices"
+
+	"github.com/gaissmai/bart"
+
+	"smartdns/configs"
+	"smartdns/nft"
+	"smartdns/routing"
+)
+
+// live is what the wanted kernel state depends on beside the Config: what the
+// kernel shows, and how far we have come. It is a value.
+type live struct {
+	facts    routing.Facts
+	marks    marks
+	links    map[routing.Path]link
+	marking  bool // our nft table is in place
+	listen   []netip.AddrPort
+	redirect bool // LAN clients' port 53 can come to us: somebody listens
+}
+
+// link is a tunnel as it runs.
+type link struct {
+	index int  // 0: no link yet
+	mtu   int  // bytes
+	up    bool // packets can go through it
+}
+
+// tunnelMTU is WireGuard's over a path of 1500 bytes.
+const tunnelMTU = 1420
+
+func (l live) mtu(p routing.Path) int {
+	if m := l.links[p].mtu; m > 0 {
+		return m
+	}
+	return tunnelMTU
+}
+
+// input is what package routing should hold.
+func (p *Parts) input(l live) routing.Input {
+	in := routing.Input{Field: l.marks.field, Default: p.Sets.Decide.Default, LAN: p.Config.Listen.LAN, Marking: l.marking}
+	for _, t := range p.Tunnels {
+		in.Tunnels = append(in.Tunnels, routing.Tunnel{
+			Path: t.Path, Number: l.marks.numbers[t.Path], Index: l.links[t.Path].index,
+			Addrs: t.WG.Addresses, AllowedIPs: t.allowed(), MTU: l.mtu(t.Path),
+		})
+	}
+	return in
+}
+
+// allowed returns what may go into the tunnel: all peers' AllowedIPs.
+func (t Tunnel) allowed() []netip.Prefix {
+	var all []netip.Prefix
+	for _, peer := range t.WG.Peers {
+		all = append(all, peer.AllowedIPs...)
+	}
+	return all
+}
+
+// own returns the addresses that always go through the tunnel, whatever the
+// policy says: its subnets, its DNS servers, and AllowedIPs where they select a
+// part. AllowedIPs that take most of the Internet (0.0.0.0/0, its two halves, or
+// everything but the LAN in many pieces) select nothing: the policy does.
+func (t Tunnel) own() []netip.Prefix {
+	all := slices.Clone(t.WG.Addresses)
+	allowed := t.allowed()
+	for _, p := range allowed {
+		if !most(allowed, p.Addr().Is4()) {
+			all = append(all, p)
+		}
+	}
+	for i := range all {
+		all[i] = all[i].Masked()
+	}
+	for _, a := range t.WG.DNS {
+		all = append(all, netip.PrefixFrom(a, a.BitLen()))
+	}
+	return all
+}
+
+// most reports whether prefixes hold half of the public addresses of a family.
+func most(prefixes []netip.Prefix, v4 bool) bool {
+	half := 0.5
+	if !v4 {
+		half = 1.0 / 16 // public v6 addresses are an eighth: 2000::/3
+	}
+	share := 0.0
+	for _, p := range prefixes {
+		if p.Addr().Is4() == v4 {
+			share += math.Ldexp(1, -p.Bits())
+		}
+	}
+	return share >= half
+}
+
+// carriesV6 reports whether IPv6 can go through the tunnel: it has an address
+// to come from, and its peer takes something of the other side's.
+func (t Tunnel) carriesV6() bool {
+	is6 := func(p netip.Prefix) bool { return p.Addr().Is6() }
+	return slices.ContainsFunc(t.WG.Addresses, is6) && slices.ContainsFunc(t.allowed(), is6)
+}
+
+// ruleset is what our nft table should hold.
+func (p *Parts) ruleset(l live) nft.Ruleset {
+	c := p.Config
+	r := nft.Ruleset{
+		Field: l.marks.field,
+		Interfaces: nft.Interfaces{
+			LAN: c.Listen.LAN, Uplinks: l.facts.Uplinks(), Skip: c.Routing.Skip, Forwarding: len(c.Listen.LAN) > 0,
+		},
+		Addresses: nft.Addresses{LAN: lanPrefixes(c, l.facts), Home: p.Sets.Home, Lists: p.Sets.Lists},
+		Decide:    p.Sets.Decide,
+		DNS:       nft.DNS{Listen: l.listen},
+		SetSize:   c.Marks.Size,
+	}
+	if l.redirect && c.Listen.Redirect {
+		r.DNS.Redirect = dnsPort
+	}
+	for _, t := range p.Tunnels {
+		n := nft.Tunnel{
+			Path: t.Path, Mark: l.marks.of(t.Path), Up: l.links[t.Path].up,
+			Addresses: t.WG.Addresses, Own: t.own(), MTU: l.mtu(t.Path),
+		}
+		if t.WhenDown == configs.WhenDownDirect {
+			n.WhenDown = nft.Detour
+		}
+		if t.Inbound == configs.InboundAllow {
+			n.Inbound = nft.InboundAllow
+		}
+		r.Tunnels = append(r.Tunnels, n)
+	}
+	return r
+}
+
+const dnsPort = 53
+
+// onLAN calls f with each address of the LAN interfaces.
+func onLAN(c *configs.Config, f routing.Facts, visit func(netip.Prefix)) {
+	for _, i := range f.Links {
+		if slices.Contains(c.Listen.LAN, i.Name) {
+			for _, a := range i.Addrs {
+				visit(a)
+			}
+		}
+	}
+}
+
+// lanPrefixes returns the prefixes of the LAN, without link-local ones.
+func lanPrefixes(c *configs.Config, f routing.Facts) []netip.Prefix {
+	var all []netip.Prefix
+	onLAN(c, f, func(p netip.Prefix) {
+		if !p.Addr().IsLinkLocalUnicast() {
+			all = append(all, p.Masked())
+		}
+	})
+	return all
+}
+
+// listenAddrs returns where we serve: the addresses of the file, and port 53
+// of every address of the LAN interfaces. Link-local v6 ones are left out: they
+// need a zone, and clients are told the others.
+func listenAddrs(c *configs.Config, f routing.Facts) []netip.AddrPort {
+	all := slices.Clone(c.Listen.DNS)
+	onLAN(c, f, func(p netip.Prefix) {
+		if !p.Addr().IsLinkLocalUnicast() {
+			all = append(all, netip.AddrPortFrom(p.Addr(), dnsPort))
+		}
+	})
+	// A wildcard of the same family and port has them already.
+	all = slices.DeleteFunc(all, func(a netip.AddrPort) bool {
+		return slices.ContainsFunc(c.Listen.DNS, func(w netip.AddrPort) bool {
+			return w != a && w.Addr().IsUnspecified() && w.Port() == a.Port() && w.Addr().Is4() == a.Addr().Is4()
+		})
+	})
+	slices.SortFunc(all, netip.AddrPort.Compare)
+	return slices.Compact(all)
+}
+
+// clients returns who may ask: this host by any of its addresses, the LAN by
+// the prefixes of its interfaces, and whom the file adds.
+func clients(c *configs.Config, f routing.Facts) []netip.Prefix {
+	var all []netip.Prefix
+	onLAN(c, f, func(p netip.Prefix) { all = append(all, p.Masked()) })
+	for _, i := range f.Links {
+		for _, a := range i.Addrs {
+			all = append(all, netip.PrefixFrom(a.Addr(), a.Addr().BitLen()))
+		}
+	}
+	return append(all, c.Listen.Clients...)
+}
+
+// neverMark is the addresses that no answer may put into a set, each with the
+// reason (SECURITY 6.3). Special addresses are the resolver's business.
+type neverMark struct{ reasons bart.Table[string] }
+
+// Reason returns why a must not be marked, "" when it may be.
+func (n *neverMark) Reason(a netip.Addr) string {
+	if n == nil {
+		return ""
+	}
+	why, _ := n.reasons.Lookup(a.Unmap().WithZone(""))
+	return why
+}
+
+func (n *neverMark) add(p netip.Prefix, why string) {
+	if p = p.Masked(); p.IsValid() && p.Bits() > 0 {
+		n.reasons.Insert(p, why)
+	}
+}
+
+func (n *neverMark) addAddr(a netip.Addr, why string) {
+	if a = a.Unmap().WithZone(""); a.IsValid() {
+		n.add(netip.PrefixFrom(a, a.BitLen()), why)
+	}
+}
+
+// never gathers them. Endpoints are where the tunnels call now.
+func (p *Parts) never(f routing.Facts, endpoints []netip.Addr) *neverMark {
+	n := &neverMark{}
+	for _, i := range f.Links {
+		for _, a := range i.Addrs {
+			n.add(a, "in a network of this host's "+i.Name)
+			n.addAddr(a.Addr(), "an address of this host")
+		}
+	}
+	for _, g := range f.Gateways {
+		n.addAddr(g, "a gateway of this host")
+	}
+	for _, s := range p.Config.Sides {
+		for _, server := range s.Servers {
+			n.addAddr(server.Addr.Addr(), "an upstream resolver")
+		}
+	}
+	for _, t := range p.Tunnels {
+		for _, o := range t.own() {
+			n.add(o, "in a network of tunnel "+string(t.Path))
+		}
+		for _, peer := range t.WG.Peers {
+			if a, ok := peer.Endpoint.Literal(); ok {
+				n.addAddr(a.Addr(), "a WireGuard endpoint")
+			}
+		}
+	}
+	for _, e := range endpoints {
+		n.addAddr(e, "a WireGuard endpoint")
+	}
+	return n
+}
+
+// carriesV6 says of a path whether it carries IPv6 now.
+func (p *Parts) carriesV6(f routing.Facts, path routing.Path) bool {
+	if !f.IPv6 {
+		return false
+	}
+	for _, t := range p.Tunnels {
+		if t.Path == path {
+			return t.carriesV6()
+		}
+	}
+	return f.HasDefault(routing.V6)
+}

@@ -1,0 +1,258 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"smartdns/nft"
+	"smartdns/routing"
+	"smartdns/routing/linux"
+)
+
+// Report is what Check found that is no error.
+type Report struct {
+	File     string
+	Warnings []string // legal, but probably not meant
+	Notes    []string // what is understood and not applied; what was read
+}
+
+// Check compiles the file with everything that it names.
+func Check(o Options) (Report, error) {
+	c, err := LoadConfig(o.Config)
+	if err != nil {
+		return Report{File: o.Config}, err
+	}
+	r := Report{File: c.File}
+	if r.File == "" {
+		r.File = "embedded defaults"
+	}
+	for _, w := range c.Warnings() {
+		r.Warnings = append(r.Warnings, w.String())
+	}
+	p, err := Compile(c)
+	if err != nil {
+		return r, err
+	}
+	for _, t := range p.Tunnels {
+		for _, n := range t.WG.Notes() {
+			r.Notes = append(r.Notes, n.String())
+		}
+	}
+	for _, l := range p.Lists {
+		text := fmt.Sprintf("list %s: %d entries of %s from %s", l.Name, l.Entries, l.Kind, l.Source)
+		if l.Dropped > 0 {
+			text += fmt.Sprintf(", %d lines passed over", l.Dropped)
+		}
+		r.Notes = append(r.Notes, text)
+	}
+	if len(p.Tunnels) == 0 {
+		r.Notes = append(r.Notes, "no [tunnel.*]: names are resolved, nothing is routed")
+	}
+	return r, nil
+}
+
+// Plan returns the whole kernel state that the file asks for on this host, as
+// the commands that would make it, with every tunnel up. It only reads the
+// kernel. With sets, the elements of the static sets are printed too.
+func Plan(ctx context.Context, o Options, sets bool) ([]string, error) {
+	p, err := Load(o)
+	if err != nil {
+		return nil, err
+	}
+	k, err := linux.Open(filepath.Join(o.Dirs.Run, sysctlsName))
+	if err != nil {
+		return nil, err
+	}
+	defer k.Close()
+	have, facts, err := k.Observe(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	l, err := p.wanted(facts, have.Numbers())
+	if err != nil {
+		return nil, err
+	}
+	return p.planText(l, sets), nil
+}
+
+// wanted is the live state of a host on which everything works.
+func (p *Parts) wanted(facts routing.Facts, shown map[routing.Path]int) (live, error) {
+	numbers, err := routing.Number(paths(p), shown)
+	if err != nil {
+		return live{}, err
+	}
+	l := live{
+		facts: facts, marks: marks{routing.DefaultField, numbers}, links: map[routing.Path]link{}, marking: true,
+		listen: listenAddrs(p.Config, facts), redirect: true,
+	}
+	next := 1 << 30 // indexes that no link has
+	for _, t := range p.Tunnels {
+		n := link{index: next, mtu: t.WG.MTU, up: true}
+		for _, i := range facts.Links {
+			if i.Name == string(t.Path) {
+				n.index = i.Index
+			}
+		}
+		if n.index == next {
+			next++
+			l.facts.Links = append(l.facts.Links[:len(l.facts.Links):len(l.facts.Links)],
+				routing.Iface{Link: routing.Link{Index: n.index, Name: string(t.Path), MTU: tunnelMTU}})
+		}
+		l.links[t.Path] = n
+	}
+	return l, nil
+}
+
+// planText is the wanted state as commands.
+func (p *Parts) planText(l live, sets bool) []string {
+	if len(p.Tunnels) == 0 {
+		return []string{"# no [tunnel.*]: nothing in the kernel is ours"}
+	}
+	var out []string
+	out = append(out, "# links, addresses, routes, rules, sysctls")
+	for _, t := range p.Tunnels {
+		out = append(out, fmt.Sprintf("ip link add %s type wireguard    # or a TUN of our own where the kernel has none", t.Path))
+		out = append(out, fmt.Sprintf("wg setconf %s <(wg-quick strip %s)", t.Path, t.Config),
+			fmt.Sprintf("wg set %s fwmark %#x", t.Path, l.marks.of(routing.Direct)))
+	}
+	for _, s := range routing.Diff(routing.Plan(p.input(l), l.facts), routing.State{}) {
+		out = append(out, s.String())
+	}
+	rules := p.ruleset(l)
+	text := rules.String()
+	if sets {
+		text = rules.Full()
+	}
+	out = append(out, "nft -f - <<'EOF'")
+	out = append(out, strings.Split(strings.TrimRight(text, "\n"), "\n")...)
+	return append(out, "EOF")
+}
+
+// Diff returns what would have to change in the kernel for it to be as the
+// file asks. It only reads.
+func Diff(ctx context.Context, o Options) ([]string, error) {
+	p, err := Load(o)
+	if err != nil {
+		return nil, err
+	}
+	k, err := linux.Open(filepath.Join(o.Dirs.Run, sysctlsName))
+	if err != nil {
+		return nil, err
+	}
+	defer k.Close()
+	index := map[routing.Path]int{}
+	var devices []int
+	var out []string
+	for _, t := range p.Tunnels {
+		i, _, err := k.LinkIndex(string(t.Path))
+		if err != nil {
+			out = append(out, fmt.Sprintf("ip link add %s type wireguard", t.Path))
+			continue
+		}
+		index[t.Path] = i
+		devices = append(devices, i)
+	}
+	have, facts, err := k.Observe(ctx, devices)
+	if err != nil {
+		return nil, err
+	}
+	l, err := p.wanted(facts, have.Numbers())
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range p.Tunnels {
+		if n := l.links[t.Path]; index[t.Path] != 0 && n.mtu == 0 {
+			n.mtu = mtuOf(facts, index[t.Path]) // the daemon found it by the route to the endpoint
+			l.links[t.Path] = n
+		}
+	}
+	for _, s := range routing.Diff(routing.Plan(p.input(l), l.facts), have) {
+		out = append(out, s.String())
+	}
+	return p.diffTable(ctx, out, l)
+}
+
+func mtuOf(f routing.Facts, index int) int {
+	i, _ := f.Link(index)
+	return i.MTU
+}
+
+// diffTable adds what our nft table lacks. Which of its rules are there for
+// the moment (a tunnel that is down, a redirect) is the daemon's business: a
+// table that fits any of these states fits.
+func (p *Parts) diffTable(ctx context.Context, out []string, l live) ([]string, error) {
+	err := withTable(ctx, func(t *nft.Table) error {
+		if len(p.Tunnels) == 0 {
+			state, err := t.Observe(ctx)
+			if state.Exists {
+				out = append(out, "nft delete table inet "+nft.TableName)
+			}
+			return err
+		}
+		var first []routing.Step
+		for _, up := range []bool{true, false} {
+			for path, n := range l.links {
+				n.up = up
+				l.links[path] = n
+			}
+			steps, err := t.Diff(ctx, p.ruleset(l))
+			if err != nil || len(steps) == 0 {
+				return err
+			}
+			if first == nil {
+				first = steps
+			}
+		}
+		for _, s := range first {
+			out = append(out, s.String())
+		}
+		return nil
+	})
+	return out, err
+}
+
+// Cleanup removes everything that is ours from the kernel and from resolv.conf,
+// whoever left it there, and returns what it did. It refuses while a daemon
+// runs. What it could not remove is in the error.
+func Cleanup(ctx context.Context, o Options) ([]string, error) {
+	release, err := claim()
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	k, err := linux.Open(filepath.Join(o.Dirs.Run, sysctlsName))
+	if err != nil {
+		return nil, err
+	}
+	defer k.Close()
+	var out []string
+	var errs []error
+	record := func(steps []routing.Step, err error) {
+		for _, s := range steps {
+			out = append(out, s.String())
+		}
+		errs = append(errs, err)
+	}
+	errs = append(errs, hostFile(o, nil).Restore())
+	have, _, err := k.Observe(ctx, nil)
+	if err != nil {
+		return out, err
+	}
+	for path := range have.Numbers() {
+		// A TUN went with its process; what is left is a kernel device.
+		if _, kind, err := k.LinkIndex(string(path)); err == nil && kind == "wireguard" {
+			out = append(out, "ip link delete "+string(path))
+			errs = append(errs, k.DeleteLink(string(path)))
+		}
+	}
+	errs = append(errs, withTable(ctx, func(t *nft.Table) error {
+		steps, err := t.Delete(ctx)
+		record(steps, err)
+		return nil
+	}))
+	record(routing.NewReconciler(k, o.Log).Set(ctx, routing.Input{}))
+	return out, errors.Join(errs...)
+}

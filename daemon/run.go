@@ -1,0 +1,330 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/mdlayher/sdnotify"
+	"golang.org/x/sync/errgroup"
+
+	"smartdns/configs"
+	"smartdns/geo"
+	"smartdns/nft"
+	"smartdns/resolver"
+	"smartdns/resolver/cache"
+	"smartdns/resolver/server"
+	"smartdns/routing"
+	"smartdns/routing/linux"
+	"smartdns/routing/wg"
+	"smartdns/web"
+)
+
+// LoadConfig reads the file, or returns the embedded defaults when path is ""
+// and DefaultConfig is not there.
+func LoadConfig(path string) (*configs.Config, error) {
+	if path != "" {
+		return configs.Load(path)
+	}
+	c, err := configs.Load(DefaultConfig)
+	if errors.Is(err, os.ErrNotExist) {
+		return configs.Default(), nil
+	}
+	return c, err
+}
+
+// Load reads and compiles everything that the options name.
+func Load(o Options) (*Parts, error) {
+	c, err := LoadConfig(o.Config)
+	if err != nil {
+		return nil, err
+	}
+	return Compile(c)
+}
+
+const (
+	cacheBytes   = 64 << 20
+	learnedNames = 100_000
+	stopTime     = 10 * time.Second // for taking everything back
+)
+
+// Run resolves and routes until ctx ends, then removes what is ours from the
+// kernel. A Config that does not compile, or anything that cannot be set up,
+// is an error, and leaves the kernel as it was. SIGHUP reloads.
+func Run(ctx context.Context, o Options) error {
+	release, err := claim()
+	if err != nil {
+		return err
+	}
+	defer release()
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit())
+	}
+	parts, err := Load(o)
+	if err != nil {
+		return err
+	}
+	for _, w := range parts.Config.Warnings() {
+		o.Log.Warn(w.String())
+	}
+	control, err := listenControl(o.Dirs.Run)
+	if err != nil {
+		return err
+	}
+	defer control.Close()
+	e, err := newEngine(o, parts)
+	if err != nil {
+		return err
+	}
+	defer e.kernel.Close()
+	return e.run(ctx, control)
+}
+
+func newEngine(o Options, parts *Parts) (*engine, error) {
+	if err := os.MkdirAll(o.Dirs.State, 0o700); err != nil {
+		return nil, fmt.Errorf("making the state directory: %w", err)
+	}
+	kernel, err := linux.Open(filepath.Join(o.Dirs.Run, sysctlsName))
+	if err != nil {
+		return nil, err
+	}
+	e := &engine{opts: o, log: o.Log, started: time.Now(), parts: parts, wake: make(chan struct{}, 1), reloads: make(chan reload)}
+	e.kernel = kernel
+	e.routes = routing.NewReconciler(kernel, o.Log)
+	e.tunnels = map[routing.Path]*running{}
+	e.failures = map[string]failure{}
+	e.geo = geo.NewHandle(parts.Geo)
+	e.endpoints, err = wg.OpenStore(filepath.Join(o.Dirs.State, endpointsName), o.Log)
+	return e, err
+}
+
+// Names of our files.
+const (
+	sysctlsName   = "sysctls.json"   // in the run directory: values from before us
+	endpointsName = "endpoints.json" // in the state directory: endpoint addresses that worked
+)
+
+// run brings everything up, serves until ctx ends, and takes everything back.
+func (e *engine) run(ctx context.Context, control net.Listener) error {
+	// The parts must outlive ctx by the time that taking them back needs.
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	e.ctx = life
+	err := e.bringUp(life)
+	if err == nil {
+		err = e.serve(ctx, life, control)
+	}
+	stop, cancel := context.WithTimeout(life, stopTime)
+	defer cancel()
+	return errors.Join(err, e.takeDown(stop))
+}
+
+// serve runs the long-lived tasks until ctx ends or one of them fails.
+func (e *engine) serve(ctx, life context.Context, control net.Listener) error {
+	g, inner := errgroup.WithContext(ctx)
+	g.Go(func() error { return e.routes.Run(inner) })
+	g.Go(func() error { e.loop(inner); return nil })
+	g.Go(func() error { return serveControl(inner, control, web.Handler(e.source())) })
+	g.Go(func() error { e.followSignals(inner); return nil })
+	if n, err := sdnotify.New(); err == nil {
+		defer n.Close()
+		_ = n.Notify(sdnotify.Ready, sdnotify.Statusf("%s", e.status(inner).Summary))
+		g.Go(func() error {
+			<-inner.Done()
+			return n.Notify(sdnotify.Stopping)
+		})
+	}
+	e.log.Info("ready", "listen", fmt.Sprint(e.server.Addrs()))
+	return g.Wait()
+}
+
+// followSignals reloads at SIGHUP.
+func (e *engine) followSignals(ctx context.Context) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+			if err := e.requestReload(ctx); err != nil {
+				e.log.Error("the configuration stays as it was: " + err.Error())
+			} else {
+				e.log.Info("reloaded")
+			}
+		}
+	}
+}
+
+// requestReload compiles the file anew, and has the loop run by it.
+func (e *engine) requestReload(ctx context.Context) error {
+	parts, err := Load(e.opts)
+	if err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	select {
+	case e.reloads <- reload{parts, done}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return <-done
+}
+
+// bringUp is the order of KERNEL: what locks, our table, links, routes and
+// rules, listeners, and only then the redirect of other people's DNS to them.
+func (e *engine) bringUp(ctx context.Context) error {
+	have, facts, err := e.kernel.Observe(ctx, nil)
+	if err != nil {
+		return err
+	}
+	numbers, err := routing.Number(paths(e.parts), have.Numbers())
+	if err != nil {
+		return err
+	}
+	e.marks = marks{field: routing.DefaultField, numbers: numbers}
+	if e.policy, err = e.parts.policy(e.marks, e.geo, e.log); err != nil {
+		return err
+	}
+	l := live{facts: facts, marks: e.marks, links: map[routing.Path]link{}}
+	for _, p := range paths(e.parts) {
+		// A kernel device outlives us: with its index, its routes stay.
+		if index, kind, err := e.kernel.LinkIndex(string(p)); err == nil && kind == "wireguard" {
+			l.links[p] = link{index: index}
+		}
+	}
+	if e.routed() {
+		if err := e.bringUpKernel(ctx, &l); err != nil {
+			return err
+		}
+	}
+	e.bringUpQueries()
+	e.publishLive(l)
+	if err := e.listen(l); err != nil {
+		if len(e.server.Addrs()) == 0 || !laterMaybe(err) {
+			return err
+		}
+		e.note("listen", err)
+	}
+	e.converge(ctx)
+	return nil
+}
+
+// laterMaybe reports whether listening failed only on addresses that are not
+// there yet: they may come.
+func laterMaybe(err error) bool {
+	for _, err := range unjoin(err) {
+		if !errors.Is(err, syscall.EADDRNOTAVAIL) && !errors.Is(err, syscall.EAFNOSUPPORT) {
+			return false
+		}
+	}
+	return true
+}
+
+func unjoin(err error) []error {
+	if j, ok := err.(interface{ Unwrap() []error }); ok {
+		return j.Unwrap()
+	}
+	return []error{err}
+}
+
+func (e *engine) bringUpKernel(ctx context.Context, l *live) error {
+	if _, err := e.routes.Set(ctx, e.parts.input(*l)); err != nil {
+		return err
+	}
+	mode := nft.Owned
+	if e.parts.Config.Routing.Table == configs.TableShared {
+		mode = nft.Shared
+	}
+	table, err := nft.Open(ctx, nft.Options{Mode: mode, Logger: e.log})
+	if err != nil {
+		return err
+	}
+	e.table = table
+	if err := e.setTable(ctx, *l); err != nil {
+		return err
+	}
+	for _, part := range e.parts.Tunnels {
+		t, err := e.openTunnel(ctx, part)
+		if err != nil {
+			return err
+		}
+		e.tunnels[part.Path] = t
+		l.links[part.Path] = link{index: t.index, mtu: t.mtu}
+	}
+	l.marking = true
+	if _, err := e.routes.Set(ctx, e.parts.input(*l)); err != nil {
+		return err
+	}
+	if err := e.startDevices(); err != nil {
+		return err
+	}
+	l.facts = e.routes.Status().Facts
+	for _, t := range e.tunnels {
+		e.monitorTunnel(t)
+	}
+	return nil
+}
+
+func (e *engine) bringUpQueries() {
+	p := resolver.Paths{
+		Never: func(a netip.Addr) string { return e.never.Load().Reason(a) },
+	}
+	if e.routed() {
+		p.Marker = e.table.Marker()
+		p.StaticAgrees = e.staticAgrees
+		p.CanV6 = func(path routing.Path) bool { return (*e.carries.Load())[path] }
+	}
+	e.resolver = resolver.New(resolver.Config{
+		Policy: e.policy, Cache: cache.New(cacheBytes), Learned: resolver.NewLearned(learnedNames), Paths: p, Log: e.log,
+	})
+	e.server = server.New(answerer{e.resolver}, server.DefaultLimits(), e.log)
+}
+
+// staticAgrees reports whether an address without any mark leaves by path.
+func (e *engine) staticAgrees(a netip.Addr, path routing.Path) bool {
+	p, _ := e.shown.Load().parts.pathOf(e.geo.Classify(a), a)
+	return p == path
+}
+
+// takeDown is bringUp in reverse, of as much of it as there is.
+func (e *engine) takeDown(ctx context.Context) error {
+	var errs []error
+	collect := func(err error) { errs = append(errs, err) }
+	if e.hostDNS != nil {
+		e.stopHostDNS()
+		collect(e.hostDNS.Restore())
+	}
+	if e.table != nil && e.server != nil {
+		l := e.live()
+		l.listen = nil
+		_, err := e.table.Set(ctx, e.parts.ruleset(l))
+		collect(err)
+	}
+	if e.server != nil {
+		e.server.Close()
+	}
+	for _, t := range e.tunnels {
+		t.unwatch()
+		collect(t.device.Close())
+	}
+	if !e.routed() {
+		return errors.Join(errs...)
+	}
+	if e.table != nil {
+		_, err := e.table.Delete(ctx)
+		collect(errors.Join(err, e.table.Close()))
+	}
+	_, err := e.routes.Set(ctx, routing.Input{})
+	collect(err)
+	return errors.Join(errs...)
+}

@@ -1,0 +1,165 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"smartdns/resolver"
+	"smartdns/resolver/dnsname"
+	"smartdns/routing"
+	"smartdns/web"
+	"smartdns/web/api"
+)
+
+// source answers the API.
+func (e *engine) source() web.Source {
+	return web.Source{
+		Status: func(ctx context.Context) (api.Status, error) { return e.status(ctx), nil },
+		Query:  e.query,
+		Route:  e.route,
+		Marks:  e.listMarks,
+		Forget: e.forget,
+		Reload: func(ctx context.Context) (api.Done, error) {
+			if err := e.requestReload(ctx); err != nil {
+				return api.Done{}, fmt.Errorf("the configuration stays as it was:\n%w", err)
+			}
+			return api.Done{Schema: api.Schema, Text: "reloaded"}, nil
+		},
+	}
+}
+
+func (e *engine) query(ctx context.Context, name, qtype, from string) (api.Decision, error) {
+	q, err := parseQuestion(name, qtype, from)
+	if err != nil {
+		return api.Decision{}, err
+	}
+	d := story(e.resolver.Resolve(ctx, q))
+	for i := range d.Answers {
+		e.askKernel(ctx, &d.Answers[i], false)
+	}
+	return d, nil
+}
+
+func parseQuestion(name, qtype, from string) (*resolver.Query, error) {
+	n, err := dnsname.Parse(name)
+	if err != nil {
+		return nil, err
+	}
+	t, err := resolver.ParseType(qtype)
+	if err != nil {
+		return nil, err
+	}
+	var client netip.Addr
+	if from != "" {
+		if client, err = netip.ParseAddr(from); err != nil {
+			return nil, fmt.Errorf("--from %s: write the client's address", from)
+		}
+	}
+	return resolver.Ask(n, t, client), nil
+}
+
+func (e *engine) route(ctx context.Context, to string) (api.Route, error) {
+	out := api.Route{Schema: api.Schema, Asked: to}
+	addr, err := netip.ParseAddr(to)
+	if err != nil {
+		q, err := parseQuestion(to, "A", "")
+		if err != nil {
+			return out, fmt.Errorf("%q is neither an address nor a name: %w", to, err)
+		}
+		d := story(e.resolver.Resolve(ctx, q))
+		for i := range d.Answers {
+			e.askKernel(ctx, &d.Answers[i], true)
+		}
+		out.Names, out.Answers = &d, d.Answers
+		return out, nil
+	}
+	a := e.judge(addr.Unmap().WithZone(""))
+	e.askKernel(ctx, &a, true)
+	out.Answers = []api.Address{a}
+	return out, nil
+}
+
+// judge says what the policy makes of an address that nobody has asked for.
+func (e *engine) judge(addr netip.Addr) api.Address {
+	v := e.geo.Classify(addr)
+	path, rule := e.shown.Load().parts.pathOf(v, addr)
+	source := resolver.Source{List: v.List, Line: v.Line}
+	if v.Prefix.IsValid() {
+		source.Prefix = v.Prefix.String()
+	}
+	a := api.Address{
+		Addr: addr, Region: v.Region.String(), Because: because(source), Path: string(path),
+		Rule: api.Rule{Where: fmt.Sprintf("addresses[%d]", rule.Index), Text: rule.Text, At: rule.Pos, Do: "via " + string(path)},
+	}
+	if why := e.never.Load().Reason(addr); why != "" {
+		a.Mark.Reason = why + ": never marked"
+	}
+	return a
+}
+
+// askKernel adds what the kernel itself says of an address: the sets that hold
+// it, the mark that a new flow gets, and where that mark leads.
+func (e *engine) askKernel(ctx context.Context, a *api.Address, flows bool) {
+	v := e.shown.Load()
+	if v.table == nil || strings.HasPrefix(a.Mark.Reason, "taken out") {
+		return
+	}
+	k := &api.Kernel{}
+	a.Kernel = k
+	path := routing.Path(a.Path)
+	elements, marked, err := v.elements(ctx, a.Addr)
+	if err != nil {
+		k.Error = err.Error()
+		return
+	}
+	k.Sets = elements
+	if marked != "" {
+		path = marked
+	}
+	mark := uint32(0) // direct packets of the host itself carry none
+	if path.IsTunnel() {
+		mark = v.live.marks.of(path)
+	}
+	k.Mark = fmt.Sprintf("%#x", mark)
+	way, err := e.kernel.RouteGet(a.Addr, mark)
+	if err != nil {
+		k.Error = err.Error()
+		return
+	}
+	k.Route, k.Table, k.Dev = way.String(), int(way.Table), way.Dev
+	if way.Dev == "" {
+		k.Dev = "nowhere"
+	}
+	if way.Source.IsValid() {
+		k.Source = way.Source.String()
+	}
+	for _, t := range v.tunnels {
+		if t.part.Path == path {
+			addPeer(k, t)
+		}
+	}
+	if flows {
+		k.Flows = e.flows(v, a.Addr)
+	}
+}
+
+func (e *engine) flows(v *view, to netip.Addr) []api.Flow {
+	flows, err := e.kernel.Flows(to)
+	if err != nil {
+		return nil // conntrack is not there before the first flow
+	}
+	var all []api.Flow
+	for _, f := range flows {
+		path := "direct"
+		for p, n := range v.live.marks.numbers {
+			if f.Mark&uint32(v.live.marks.field) == v.live.marks.field.Tunnel(n) {
+				path = string(p)
+			}
+		}
+		proto := map[uint8]string{1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}[f.Protocol]
+		all = append(all, api.Flow{Proto: proto, From: f.Src, To: f.Dst, Path: path})
+	}
+	return all
+}

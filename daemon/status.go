@@ -1,0 +1,229 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"smartdns/configs"
+	"smartdns/geo"
+	"smartdns/resolver/policy"
+	"smartdns/resolver/upstream"
+	"smartdns/routing"
+	"smartdns/routing/hostdns"
+	"smartdns/routing/wg"
+	"smartdns/web/api"
+)
+
+// status says how everything is.
+func (e *engine) status(ctx context.Context) api.Status {
+	v := e.shown.Load()
+	s := api.Status{
+		Schema: api.Schema, Version: e.opts.Version, Uptime: api.Since(time.Since(e.started)),
+		Listen: e.listenStatus(v), Lists: v.parts.Lists, Sides: sideStatus(v), Counters: e.counters(),
+	}
+	for _, t := range v.tunnels {
+		s.Tunnels = append(s.Tunnels, tunnelStatus(v, t))
+	}
+	s.Conditions = e.conditions(v, s)
+	if v.table != nil {
+		sets, counters, err := tableStatus(ctx, v)
+		if err != nil {
+			s.Conditions = append(s.Conditions, api.Condition{Severity: severityError, What: err.Error(), Since: time.Now()})
+		}
+		s.Sets = sets
+		s.Counters = append(s.Counters, counters...)
+		s.Classified = classified(v)
+	}
+	s.Fine = !slices.ContainsFunc(s.Conditions, func(c api.Condition) bool { return c.Severity == severityError })
+	s.Summary = summary(s)
+	return s
+}
+
+const (
+	severityError   = "error"
+	severityWarning = "warning"
+)
+
+// summary is the one sentence that matters most.
+func summary(s api.Status) string {
+	for _, c := range s.Conditions {
+		if c.Severity == severityError {
+			return "not fine: " + c.What
+		}
+	}
+	if len(s.Tunnels) == 0 {
+		return "fine, but only resolving: no tunnel is configured, so nothing is routed"
+	}
+	var up []string
+	for _, t := range s.Tunnels {
+		up = append(up, t.Path)
+	}
+	text := "fine: resolving, and routing through " + strings.Join(up, ", ")
+	if !s.Listen.HostAsks {
+		text += "; this host itself asks another resolver"
+	}
+	return text
+}
+
+// conditions gathers what is not as it should be, errors first.
+func (e *engine) conditions(v *view, s api.Status) []api.Condition {
+	var all []api.Condition
+	for _, f := range v.fails {
+		all = append(all, api.Condition{Severity: severityError, What: f.text, Fix: f.fix, Since: f.since})
+	}
+	for _, t := range v.tunnels {
+		st := t.monitor.Status()
+		if st.State != wg.Up {
+			c := api.Condition{Severity: severityWarning, Since: st.Since, What: fmt.Sprintf("tunnel %s is %s (%s)", t.part.Path, st.State, endpointText(t))}
+			if !t.up() {
+				c.Severity = severityError
+				c.What = fmt.Sprintf("tunnel %s is down: no answer from %s; its traffic is %s", t.part.Path, endpointText(t), whenDownText(t.part.WhenDown))
+			}
+			all = append(all, c)
+		}
+	}
+	for _, c := range e.routes.Status().Conditions {
+		severity := severityWarning
+		if c.Kind == routing.ApplyFailed || c.Kind == routing.ObserveFailed || c.Kind == routing.Fighting {
+			severity = severityError
+		}
+		all = append(all, api.Condition{Severity: severity, What: c.Text, Since: time.Now()})
+	}
+	for _, w := range v.parts.Config.Warnings() {
+		all = append(all, api.Condition{Severity: severityWarning, What: w.String(), Since: e.started})
+	}
+	if !s.Listen.HostAsks {
+		all = append(all, api.Condition{
+			Severity: severityWarning, What: "this host does not ask us: " + resolvConf + " names another resolver", Since: e.started,
+			Fix: "write system = true under [listen], or: echo nameserver 127.0.0.1 > " + resolvConf,
+		})
+	}
+	slices.SortStableFunc(all, func(a, b api.Condition) int { return strings.Compare(a.Severity, b.Severity) })
+	return all
+}
+
+func whenDownText(w configs.WhenDown) string {
+	if w == configs.WhenDownDirect {
+		return "going direct"
+	}
+	return "blocked"
+}
+
+func endpointText(t *running) string {
+	if a := t.monitor.Status().Endpoint; a.IsValid() {
+		return a.String()
+	}
+	if main, ok := t.part.WG.Main(); ok && main.Endpoint.Host != "" {
+		return main.Endpoint.String()
+	}
+	return "its peer"
+}
+
+func (e *engine) listenStatus(v *view) api.Listen {
+	st := e.server.Stats()
+	l := api.Listen{Addrs: e.server.Addrs(), Clients: v.parts.Config.Listen.Clients, UDP: st.UDP, TCP: st.TCP, Refused: st.Refused}
+	l.Clients = append(l.Clients, lanPrefixes(v.parts.Config, v.live.facts)...)
+	var port53 []netip.Addr
+	for _, a := range l.Addrs {
+		if a.Port() == dnsPort {
+			port53 = append(port53, a.Addr())
+		}
+	}
+	l.HostAsks = hostdns.Asks(resolvConf, port53...)
+	return l
+}
+
+func sideStatus(v *view) []api.Side {
+	var all []api.Side
+	for _, c := range v.parts.Config.Sides {
+		s := api.Side{Name: c.Name, Via: string(c.Via)}
+		for _, h := range upstream.Health(v.policy.Sides[c.Name].Exchanger) {
+			s.Servers = append(s.Servers, api.Server{
+				Server: h.Server, Up: h.Up, Latency: api.Since(h.Latency), Queries: h.Queries, Failures: h.Failures,
+				Suspect: h.SpoofSuspect, LastError: h.LastError,
+			})
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+func tunnelStatus(v *view, t *running) api.Tunnel {
+	s := t.monitor.Status()
+	n := v.live.marks.numbers[t.part.Path]
+	out := api.Tunnel{
+		Path: string(t.part.Path), State: string(s.State), Device: string(s.Kind), Endpoint: endpointText(t), Peer: s.Peer,
+		Received: s.RX, Sent: s.TX, WhenDown: string(t.part.WhenDown),
+		Mark: fmt.Sprintf("%#x", v.live.marks.of(t.part.Path)), Table: routing.FirstTable + n,
+	}
+	if !s.Handshake.IsZero() {
+		out.Handshake = &s.Handshake
+	}
+	return out
+}
+
+// addPeer adds the tunnel's far end to what the kernel says.
+func addPeer(k *api.Kernel, t *running) {
+	s := t.monitor.Status()
+	k.Peer = s.Peer
+	if !s.Handshake.IsZero() {
+		k.Handshake = api.Since(time.Since(s.Handshake))
+	}
+}
+
+// classified says whose flows are decided by our table, and whose are left
+// alone.
+func classified(v *view) []string {
+	all := []string{"this host"}
+	for _, i := range v.live.facts.Links {
+		_, ours := v.live.links[routing.Path(i.Name)]
+		switch {
+		case i.Loopback || ours || slices.Contains(v.live.facts.Uplinks(), i.Name):
+		case slices.Contains(v.parts.Config.Routing.Skip, i.Name):
+			all = append(all, "not "+i.Name+" (skip)")
+		default:
+			all = append(all, "from "+i.Name)
+		}
+	}
+	return all
+}
+
+func (e *engine) counters() []api.Counter {
+	c := e.resolver.Counters()
+	var all []api.Counter
+	for _, x := range []struct {
+		name  string
+		value uint64
+	}{
+		{"queries", c.Queries}, {"answered from the cache", c.Hits}, {"answered locally", c.Local}, {"failed", c.Failed},
+		{"over a limit", c.Overloaded}, {"shared with an equal question", c.Shared},
+		{"names judged by auto", c.Auto.Judged}, {"judgements contradicted", c.Auto.Contradicted},
+		{"domestic answers while foreign was unreachable", c.Auto.Fallback}, {"of those refused, not all home", c.Auto.Refused},
+		{"suspicious answers", c.Poison.Suspicious}, {"replaced by the foreign side's", c.Poison.Replaced},
+		{"suspicious answers used for want of better", c.Poison.Used}, {"bogus addresses made NXDOMAIN", c.Poison.Bogus},
+		{"private addresses stripped from public names", c.Poison.Stripped},
+		{"answers marked", c.Marks.Answers}, {"answers whose marks failed", c.Marks.Failed},
+		{"of those answered, static sets agree", c.Marks.Agreed}, {"of those answered by on_error", c.Marks.Unmarked},
+		{"addresses never marked", c.Marks.Never}, {"foreign addresses not pulled direct", c.Marks.DirectRefused},
+	} {
+		all = append(all, api.Counter{Name: x.name, Value: x.value})
+	}
+	return all
+}
+
+// pathOf says which way an address leaves that no answer has marked.
+func (p *Parts) pathOf(v geo.Verdict, a netip.Addr) (routing.Path, policy.AddressRule) {
+	rule := p.Addresses.Match(v, a)
+	if !rule.Named {
+		for _, t := range p.Tunnels {
+			if slices.ContainsFunc(t.own(), func(o netip.Prefix) bool { return o.Contains(a) }) {
+				return t.Path, rule
+			}
+		}
+	}
+	return rule.Via, rule
+}
