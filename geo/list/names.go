@@ -1,0 +1,203 @@
+package list
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"iter"
+	"regexp"
+	"unicode/utf8"
+
+	"smartdns/resolver/dnsname"
+)
+
+// Names reads domain rules. Each line is one of
+//
+//	example.com                     the name and all below it, also written .example.com
+//	domain:example.com @cn          the same, as v2fly writes it; attributes (also :@cn) are ignored
+//	full:www.example.com            the name alone
+//	keyword:example                 names that contain the text
+//	regexp:^ad[0-9]+\.              names that the RE2 expression matches
+//	server=/example.com/a.b/1.2.3.4 dnsmasq: several names; what is after the last slash is ignored
+//
+// and lines of all kinds may be mixed. dnsmasq's local=, address=, ipset= and
+// nftset= are read like server=. International names are accepted in Unicode
+// and in their xn-- form. Suffixes of a single label are Dropped, except for
+// the top-level domains of China: lists carry whole zones such as "top" by
+// mistake or by a policy that is not ours. Comments start with #, ; or !.
+func Names(r io.Reader) iter.Seq2[Line, error] { return scan(r, parseName) }
+
+func parseName(rule []byte, emit func(Line) bool) string {
+	rule = cutComment(rule)
+	if key, value, ok := bytes.Cut(rule, []byte("=/")); ok && isDnsmasqKey(key) {
+		return parseDnsmasq(value, emit)
+	}
+	text, reason := cutAttributes(rule)
+	if reason != "" {
+		return reason
+	}
+	kind := Suffix
+	if word, after, ok := bytes.Cut(text, []byte(":")); ok {
+		if kind = ruleKind(word); kind == Bad {
+			return `unknown kind of rule: write "domain:", "full:", "keyword:" or "regexp:" before the colon`
+		}
+		text = after
+	}
+	switch kind {
+	case Keyword:
+		return parseKeyword(text, emit)
+	case Regexp:
+		return parseRegexp(text, emit)
+	}
+	return emitName(kind, text, emit)
+}
+
+func isDnsmasqKey(key []byte) bool {
+	switch string(key) {
+	case "server", "local", "address", "ipset", "nftset":
+		return true
+	}
+	return false
+}
+
+// ruleKind returns the kind that v2fly's word stands for, or Bad.
+func ruleKind(word []byte) LineKind {
+	switch string(word) {
+	case "domain":
+		return Suffix
+	case "full":
+		return Full
+	case "keyword":
+		return Keyword
+	case "regexp":
+		return Regexp
+	}
+	return Bad
+}
+
+// cutAttributes returns text without attributes (" @cn", ":@cn,@ads") and
+// affiliations (" &other").
+func cutAttributes(text []byte) (_ []byte, reason string) {
+	if i := bytes.Index(text, []byte(":@")); i >= 0 {
+		text = text[:i]
+	}
+	i := bytes.IndexAny(text, " \t")
+	if i < 0 {
+		return text, ""
+	}
+	for word := range bytes.FieldsSeq(text[i:]) {
+		if word[0] != '@' && word[0] != '&' {
+			return nil, "more than one word: write one rule on each line"
+		}
+	}
+	return text[:i], ""
+}
+
+func parseDnsmasq(value []byte, emit func(Line) bool) string {
+	end := bytes.LastIndexByte(value, '/')
+	if end < 0 {
+		return "no slash after the name: write server=/example.com/1.2.3.4"
+	}
+	for name := range bytes.SplitSeq(value[:end], []byte("/")) {
+		if string(name) == "#" || len(name) == 0 {
+			return "matches every name, which is no list"
+		}
+		if reason := emitName(Suffix, name, emit); reason != "" {
+			return reason
+		}
+	}
+	return ""
+}
+
+func parseKeyword(text []byte, emit func(Line) bool) string {
+	if len(text) == 0 {
+		return "no text after keyword:, which would match every name"
+	}
+	for _, c := range text {
+		if !isNameByte(c) && c != '.' {
+			return "a keyword is a part of a name: letters, digits, hyphens, dots"
+		}
+	}
+	emit(Line{Kind: Keyword, Text: string(bytes.ToLower(text))})
+	return ""
+}
+
+func parseRegexp(text []byte, emit func(Line) bool) string {
+	if len(text) == 0 {
+		return "no expression after regexp:, which would match every name"
+	}
+	if _, err := regexp.Compile(string(text)); err != nil {
+		return err.Error()
+	}
+	emit(Line{Kind: Regexp, Text: string(text)})
+	return ""
+}
+
+func emitName(kind LineKind, text []byte, emit func(Line) bool) string {
+	if kind == Suffix && len(text) > 1 && text[0] == '.' && text[1] != '.' {
+		text = text[1:]
+	}
+	name, reason := fqdn(text)
+	if reason != "" {
+		return reason
+	}
+	if kind == Suffix && name.Labels() < 2 && !isHomeTLD(name) {
+		emit(Line{Kind: Dropped, Err: &LineError{
+			Text:   clip(text),
+			Reason: "a whole top-level domain: name what is meant below it, or write the rule in smartdns.toml",
+		}})
+		return ""
+	}
+	emit(Line{Kind: kind, Name: name})
+	return ""
+}
+
+// isHomeTLD reports whether name is one of the top-level domains that the
+// Chinese registry, CNNIC, runs.
+func isHomeTLD(name dnsname.FQDN) bool {
+	switch name {
+	case "cn.", "xn--fiqs8s.", "xn--fiqz9s.", "xn--55qx5d.", "xn--io0a7i.":
+		return true
+	}
+	return false
+}
+
+func fqdn(text []byte) (name dnsname.FQDN, reason string) {
+	for _, c := range text {
+		if c >= utf8.RuneSelf {
+			return internationalName(text)
+		}
+		if c != '.' && !isNameByte(c) {
+			return "", fmt.Sprintf("%q in a name: write one name on each line, as example.com", c)
+		}
+	}
+	if isNumber(lastLabel(text)) {
+		return "", "an address or a number, not a name: lists of addresses are of their own"
+	}
+	name, err := dnsname.Parse(string(text))
+	if err != nil {
+		return "", err.Error()
+	}
+	return name, ""
+}
+
+func lastLabel(name []byte) []byte {
+	name = bytes.TrimSuffix(name, []byte("."))
+	return name[bytes.LastIndexByte(name, '.')+1:]
+}
+
+func isNumber(b []byte) bool {
+	for _, c := range b {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return len(b) > 0
+}
+
+// isNameByte reports whether c is a letter, digit, hyphen or underscore.
+// dnsname allows any octet, but in a list another one is a sign that the line
+// is no name.
+func isNameByte(c byte) bool {
+	return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || 'A' <= c && c <= 'Z' || c == '_'
+}

@@ -1,0 +1,165 @@
+package list
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+)
+
+// The largest file and line that are read. No known list comes near them; what
+// does is not a list.
+const (
+	maxFile  = 32 << 20
+	maxLine  = 64 << 10
+	maxLines = 2_000_000
+)
+
+// minValid is how many of 100 lines have to be valid: a file with more bad
+// ones is something else, for instance a page that says the mirror has moved.
+const minValid = 98
+
+var (
+	bom      = []byte("\xef\xbb\xbf")
+	utf16LE  = []byte("\xff\xfe")
+	utf16BE  = []byte("\xfe\xff")
+	gzipHead = []byte("\x1f\x8b")
+)
+
+// A parse reads the rule of one line, which is neither empty nor a comment,
+// and passes what it says to emit. It returns the reason when the line is bad.
+type parse func(rule []byte, emit func(Line) bool) (reason string)
+
+// scan runs p over the lines of r.
+func scan(r io.Reader, p parse) iter.Seq2[Line, error] {
+	return func(yield func(Line, error) bool) {
+		var (
+			in         = bufio.NewReaderSize(io.LimitReader(r, maxFile+1), maxLine)
+			number     int
+			size       int
+			valid, bad int
+			firstBad   error
+			stopped    bool
+		)
+		emit := func(l Line) bool {
+			l.Number = number
+			if e, ok := l.Err.(*LineError); ok {
+				e.Number = number
+			}
+			stopped = stopped || !yield(l, nil)
+			return !stopped
+		}
+		for {
+			raw, err := in.ReadSlice('\n')
+			if err != nil && !errors.Is(err, io.EOF) {
+				yield(Line{}, readError(number+1, err))
+				return
+			}
+			if len(raw) == 0 {
+				break
+			}
+			number++
+			size += len(raw)
+			if refused := refuse(raw, number, size, valid+bad == 0); refused != nil {
+				yield(Line{}, refused)
+				return
+			}
+			rule := trim(raw, number)
+			if len(rule) == 0 || isComment(rule) {
+				continue
+			}
+			if reason := p(rule, emit); reason != "" {
+				bad++
+				e := &LineError{Text: clip(rule), Reason: reason}
+				emit(Line{Kind: Bad, Err: e})
+				if firstBad == nil {
+					firstBad = e
+				}
+			} else {
+				valid++
+			}
+			if stopped {
+				return
+			}
+		}
+		if total := valid + bad; bad*100 > total*(100-minValid) {
+			yield(Line{}, &FileError{
+				Reason: fmt.Sprintf("%d of %d lines are bad, at least %d %% have to be good", bad, total, minValid),
+				First:  firstBad,
+			})
+		}
+	}
+}
+
+// refuse returns why the file cannot be a list, as line n of it shows, or nil.
+func refuse(raw []byte, n, size int, first bool) error {
+	switch {
+	case size > maxFile:
+		return &FileError{Number: n, Reason: fmt.Sprintf("the file is larger than %d MiB", maxFile>>20)}
+	case n > maxLines:
+		return &FileError{Number: n, Reason: fmt.Sprintf("the file has more than %d lines", maxLines)}
+	case bytes.IndexByte(raw, 0) >= 0:
+		return &FileError{Number: n, Reason: "has a NUL: a binary file, not a list"}
+	}
+	if first {
+		if reason := notText(raw, n); reason != "" {
+			return &FileError{Number: n, Reason: reason}
+		}
+	}
+	return nil
+}
+
+// notText says what a file is that starts like b and is no list; "" when it
+// may be one.
+func notText(b []byte, n int) string {
+	switch rule := trim(b, n); {
+	case n == 1 && (bytes.HasPrefix(b, utf16LE) || bytes.HasPrefix(b, utf16BE)):
+		return "is UTF-16: save it as UTF-8"
+	case n == 1 && bytes.HasPrefix(b, gzipHead):
+		return "is compressed with gzip: unpack it first"
+	case bytes.HasPrefix(rule, []byte("<")):
+		return "is an HTML page, not a list"
+	}
+	return ""
+}
+
+func readError(n int, err error) error {
+	if errors.Is(err, bufio.ErrBufferFull) {
+		return &FileError{Number: n, Reason: fmt.Sprintf("is longer than %d KiB: not a list", maxLine>>10)}
+	}
+	return fmt.Errorf("reading line %d: %w", n, err)
+}
+
+// trim returns line n without white space around it, and the first one without
+// a byte order mark.
+func trim(raw []byte, n int) []byte {
+	if n == 1 {
+		raw = bytes.TrimPrefix(raw, bom)
+	}
+	return bytes.TrimSpace(raw)
+}
+
+func isComment(rule []byte) bool {
+	return rule[0] == '#' || rule[0] == ';' || rule[0] == '!'
+}
+
+// cutComment returns the rule before a comment at the end of a line. A '#'
+// needs white space before it: dnsmasq writes ports as 1.2.3.4#53.
+func cutComment(rule []byte) []byte {
+	for i := 1; i < len(rule); i++ {
+		if (rule[i] == '#' || rule[i] == ';') && (rule[i-1] == ' ' || rule[i-1] == '\t') {
+			return bytes.TrimRight(rule[:i], " \t")
+		}
+	}
+	return rule
+}
+
+func clip(rule []byte) string {
+	const most = 80
+	if len(rule) > most {
+		return string(rule[:most]) + "…"
+	}
+	return string(rule)
+}
