@@ -172,7 +172,11 @@ func (e *engine) note(what string, err error) {
 
 // live gathers what the wanted state depends on.
 func (e *engine) live() live {
-	l := live{facts: e.routes.Status().Facts, marks: e.marks, links: map[routing.Path]link{}, marking: e.table != nil, listen: e.server.Addrs()}
+	seen := e.routes.Status()
+	l := live{
+		facts: seen.Facts, marks: e.marks, links: map[routing.Path]link{}, marking: e.table != nil,
+		forwards: turnedForwardingOn(seen.State), listen: e.server.Addrs(),
+	}
 	for p, t := range e.tunnels {
 		l.links[p] = link{index: t.index, mtu: t.mtu, up: t.monitor != nil && t.up()}
 	}

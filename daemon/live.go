@@ -19,6 +19,7 @@ type live struct {
 	marks    marks
 	links    map[routing.Path]link
 	marking  bool // our nft table is in place
+	forwards bool // it was us who turned forwarding on
 	listen   []netip.AddrPort
 	redirect bool // LAN clients' port 53 can come to us: somebody listens
 }
@@ -110,7 +111,7 @@ func (p *Parts) ruleset(l live) nft.Ruleset {
 	r := nft.Ruleset{
 		Field: l.marks.field,
 		Interfaces: nft.Interfaces{
-			LAN: c.Listen.LAN, Uplinks: l.facts.Uplinks(), Skip: c.Routing.Skip, Forwarding: len(c.Listen.LAN) > 0,
+			LAN: c.Listen.LAN, Uplinks: l.facts.Uplinks(), Skip: c.Routing.Skip, Forwarding: l.forwards,
 		},
 		Addresses: nft.Addresses{LAN: lanPrefixes(c, l.facts), Home: p.Sets.Home, Lists: p.Sets.Lists},
 		Decide:    p.Sets.Decide,
@@ -262,4 +263,11 @@ func (p *Parts) carriesV6(f routing.Facts, path routing.Path) bool {
 		}
 	}
 	return f.HasDefault(routing.V6)
+}
+
+// turnedForwardingOn reports whether forwarding was off before us.
+func turnedForwardingOn(s routing.State) bool {
+	return slices.ContainsFunc(s.Sysctls, func(c routing.Sysctl) bool {
+		return c.Key == routing.KeyForward4 && c.Was == "0"
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -75,6 +76,7 @@ func Plan(ctx context.Context, o Options, sets bool) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.forwards = turnedForwardingOn(have) || !forwarding()
 	return p.planText(l, sets), nil
 }
 
@@ -104,6 +106,12 @@ func (p *Parts) wanted(facts routing.Facts, shown map[routing.Path]int) (live, e
 		l.links[t.Path] = n
 	}
 	return l, nil
+}
+
+// forwarding reports whether this host is a router now.
+func forwarding() bool {
+	b, err := os.ReadFile("/proc/sys/" + routing.KeyForward4)
+	return err == nil && strings.TrimSpace(string(b)) != "0"
 }
 
 // planText is the wanted state as commands.
@@ -163,6 +171,7 @@ func Diff(ctx context.Context, o Options) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.forwards = turnedForwardingOn(have) || !forwarding()
 	for _, t := range p.Tunnels {
 		if n := l.links[t.Path]; index[t.Path] != 0 && n.mtu == 0 {
 			n.mtu = mtuOf(facts, index[t.Path]) // the daemon found it by the route to the endpoint

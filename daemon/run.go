@@ -15,6 +15,7 @@ import (
 
 	"github.com/mdlayher/sdnotify"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"smartdns/configs"
 	"smartdns/geo"
@@ -134,16 +135,22 @@ func (e *engine) serve(ctx, life context.Context, control net.Listener) error {
 	g.Go(func() error { e.loop(inner); return nil })
 	g.Go(func() error { return serveControl(inner, control, web.Handler(e.source())) })
 	g.Go(func() error { e.followSignals(inner); return nil })
-	if n, err := sdnotify.New(); err == nil {
-		defer n.Close()
-		_ = n.Notify(sdnotify.Ready, sdnotify.Statusf("%s", e.status(inner).Summary))
-		g.Go(func() error {
-			<-inner.Done()
-			return n.Notify(sdnotify.Stopping)
-		})
-	}
 	e.log.Info("ready", "listen", fmt.Sprint(e.server.Addrs()))
+	e.notify(sdnotify.Ready, sdnotify.Statusf("%s", e.status(inner).Summary))
+	defer e.notify(sdnotify.Stopping)
 	return g.Wait()
+}
+
+// notify tells the service manager, where there is one.
+func (e *engine) notify(states ...string) {
+	n, err := sdnotify.New()
+	if err != nil {
+		return // nobody asked to be told
+	}
+	defer n.Close()
+	if err := n.Notify(states...); err != nil {
+		e.log.Debug("the service manager was not told", "err", err)
+	}
 }
 
 // followSignals reloads at SIGHUP.
@@ -156,13 +163,23 @@ func (e *engine) followSignals(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-hup:
+			// systemd's notify-reload: it waits for the second READY.
+			e.notify(sdnotify.Reloading, monotonic())
 			if err := e.requestReload(ctx); err != nil {
 				e.log.Error("the configuration stays as it was: " + err.Error())
 			} else {
 				e.log.Info("reloaded")
 			}
+			e.notify(sdnotify.Ready)
 		}
 	}
+}
+
+// monotonic is the time at which a reload began (sd_notify(3)).
+func monotonic() string {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &t) // cannot fail with this clock
+	return fmt.Sprintf("MONOTONIC_USEC=%d", t.Nano()/1000)
 }
 
 // requestReload compiles the file anew, and has the loop run by it.

@@ -188,7 +188,7 @@ func (in Input) unmarkedRules(fam Family, f Facts) []Rule {
 
 // forwarding are the parameters of a gateway.
 func (in Input) forwarding(f Facts) []Sysctl {
-	s := []Sysctl{{Key: keyForward4, Value: "1"}}
+	s := []Sysctl{{Key: KeyForward4, Value: "1"}}
 	if !f.IPv6 {
 		return s
 	}
@@ -207,7 +207,7 @@ func (in Input) owns(l Iface) bool {
 	return slices.ContainsFunc(in.Tunnels, func(t Tunnel) bool { return t.Index == l.Index || string(t.Path) == l.Name })
 }
 
-const (
-	keyForward4 = "net/ipv4/ip_forward"
-	keyForward6 = "net/ipv6/conf/all/forwarding"
-)
+// KeyForward4 is the sysctl that makes this host a router.
+const KeyForward4 = "net/ipv4/ip_forward"
+
+const keyForward6 = "net/ipv6/conf/all/forwarding"
