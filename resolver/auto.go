@@ -1,0 +1,226 @@
+package resolver
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"smartdns/geo"
+	"smartdns/resolver/wire"
+)
+
+const (
+	// foreignPatience is how long the foreign side may take before the
+	// domestic one is asked in its place, so that a query still gets an answer
+	// in its time.
+	foreignPatience = 2500 * time.Millisecond
+	// judgePatience is how long a name's region is waited for when its foreign
+	// answer is there already.
+	judgePatience = 1500 * time.Millisecond
+)
+
+// auto decides which side answers for t.name, which no rule gives to one.
+func (r *Resolver) auto(ctx context.Context, t *task) outcome {
+	story := &Story{Mode: t.pol.Auto.Mode}
+	t.step().Auto = story
+	if t.pol.Auto.Mode == ForeignOnly {
+		t.side = Foreign
+		return t.take(ctx, r.ask(ctx, t, Foreign, t.q.Type, forAnswer), 0)
+	}
+	if v, ok := r.learned.Use(t.name); ok {
+		story.Region, story.Why, story.Learned, story.Age = v.Region.String(), v.Why, true, time.Since(v.Time)
+		return r.known(ctx, t, v)
+	}
+	if t.pol.Auto.Mode == Race && (t.q.Type == wire.TypeA || t.q.Type == wire.TypeAAAA) {
+		return r.race(ctx, t)
+	}
+	return r.unknown(ctx, t, nil)
+}
+
+// known decides a name by what was learned about it.
+func (r *Resolver) known(ctx context.Context, t *task, v Verdict) outcome {
+	if v.Region != geo.Home {
+		out := t.take(ctx, r.ask(ctx, t, Foreign, t.q.Type, forAnswer), foreignPatience)
+		t.side = Foreign
+		if out.err != nil {
+			return r.foreignDown(ctx, t, out)
+		}
+		if addrs := out.msg.addresses(); len(addrs) > 0 && t.pol.allHome(out.msg) {
+			r.contradict(t, "every address of it is home")
+		}
+		return out
+	}
+	near := r.near(ctx, t, nil)
+	if near.err == nil {
+		return near
+	}
+	r.contradict(t, near.err.Error())
+	return r.unknown(ctx, t, &near)
+}
+
+// contradict drops the verdict for t.name, so that it is judged again.
+func (r *Resolver) contradict(t *task, why string) {
+	r.learned.Forget(t.name)
+	r.count.auto.contradicted.Add(1)
+	t.note("forgot the verdict for %s: %s", t.name, why)
+}
+
+// unknown asks the foreign side, and which region the name is in; a name at
+// home then gets the nearby answer of the domestic side. tried is what the
+// domestic side said before, nil when it was not asked.
+func (r *Resolver) unknown(ctx context.Context, t *task, tried *outcome) outcome {
+	var judge *asking
+	if t.pol.Auto.Judge != nil {
+		judge = r.judge(ctx, t)
+	}
+	plain := t.take(ctx, r.ask(ctx, t, Foreign, t.q.Type, forAnswer), foreignPatience)
+	if plain.err != nil {
+		t.leave(judge)
+		return r.foreignDown(ctx, t, plain)
+	}
+	region, why := r.region(ctx, t, judge, plain)
+	t.side = Foreign
+	if region == geo.Unknown {
+		return plain
+	}
+	story := t.step().Auto
+	story.Region, story.Why = region.String(), why
+	if region == geo.Home {
+		if tried != nil {
+			return plain
+		}
+		near := r.near(ctx, t, &plain)
+		if near.err != nil {
+			t.note("kept the foreign answer: %s", near.err)
+			t.side = Foreign
+			return plain
+		}
+		r.learned.Learn(t.name, region, why)
+		return near
+	}
+	r.learned.Learn(t.name, region, why)
+	return plain
+}
+
+// region says which region t.name is in, and why: by the answer for a client
+// at home, or, where that says nothing, by the foreign answer itself.
+func (r *Resolver) region(ctx context.Context, t *task, judge *asking, plain outcome) (geo.Region, string) {
+	r.count.auto.judged.Add(1)
+	if judge != nil {
+		out := t.take(ctx, judge, judgePatience)
+		if addrs := out.msg.addresses(); out.err == nil && len(addrs) > 0 {
+			return t.pol.region(addrs), fmt.Sprintf("%s, for a client in %s", addrs[0].addr, t.pol.Auto.Home)
+		}
+	}
+	addrs := plain.msg.addresses()
+	if len(addrs) == 0 {
+		return geo.Unknown, ""
+	}
+	return t.pol.region(addrs), fmt.Sprintf("%s, for a client abroad", addrs[0].addr)
+}
+
+// near returns the domestic side's answer for a name at home, or an error that
+// says why it is not to be believed. plain is the foreign answer, when there
+// is one.
+func (r *Resolver) near(ctx context.Context, t *task, plain *outcome) outcome {
+	out := t.take(ctx, r.ask(ctx, t, Domestic, t.q.Type, forAnswer), 0)
+	t.side = Domestic
+	switch {
+	case out.err != nil:
+	case out.suspect.why != "":
+		out.err = fmt.Errorf("the domestic answer looks forged: %s", out.suspect.why)
+		if plain != nil {
+			r.count.poison.replaced.Add(1)
+			r.doubt(t, out)
+		}
+	case !t.pol.nearby(out.msg):
+		out.err = fmt.Errorf("the domestic answer is not at home")
+	case out.msg.rcode == wire.NXDomain, t.q.Type == wire.TypeA && len(out.msg.addresses()) == 0:
+		if plain == nil || len(plain.msg.addresses()) > 0 {
+			out.err = fmt.Errorf("the domestic side says there is nothing")
+		}
+	}
+	return out
+}
+
+// nearby reports whether m is what a name at home may answer.
+func (p *Policy) nearby(m message) bool {
+	addrs := m.addresses()
+	return len(addrs) == 0 || p.region(addrs) == geo.Home
+}
+
+// race asks both sides at once and takes the domestic answer when all of it is
+// home; else it waits for the foreign one.
+func (r *Resolver) race(ctx context.Context, t *task) outcome {
+	near := r.ask(ctx, t, Domestic, t.q.Type, forAnswer)
+	far := r.ask(ctx, t, Foreign, t.q.Type, forAnswer)
+	isHome := func(out outcome) bool {
+		return out.err == nil && out.suspect.why == "" && len(out.msg.addresses()) > 0 && t.pol.allHome(out.msg)
+	}
+	story := t.step().Auto
+	taken := func(out outcome) outcome {
+		t.side = Domestic
+		story.Region, story.Why = geo.Home.String(), "every address of the domestic answer is home"
+		r.learned.Learn(t.name, geo.Home, story.Why)
+		return out
+	}
+	var domestic *outcome
+	select {
+	case <-near.done:
+		out := t.take(ctx, near, 0)
+		if isHome(out) {
+			t.leave(far)
+			return taken(out)
+		}
+		domestic = &out
+	case <-far.done:
+	case <-ctx.Done():
+	}
+	if domestic == nil {
+		// The foreign answer is here first. A nearby answer is worth the time
+		// that a forged one would be held for.
+		out := t.take(ctx, near, max(t.pol.Poison.Hold, 100*time.Millisecond))
+		if isHome(out) {
+			t.leave(far)
+			return taken(out)
+		}
+		domestic = &out
+	}
+	out := t.take(ctx, far, foreignPatience)
+	t.side = Foreign
+	if out.err != nil {
+		return r.passHome(t, *domestic, out)
+	}
+	if addrs := out.msg.addresses(); len(addrs) > 0 {
+		region := t.pol.region(addrs)
+		story.Region, story.Why = region.String(), fmt.Sprintf("%s, for a client abroad", addrs[0].addr)
+		if region == geo.Abroad {
+			r.learned.Learn(t.name, region, story.Why)
+		}
+	}
+	return out
+}
+
+// foreignDown asks the domestic side in place of the foreign one, which failed
+// with down.
+func (r *Resolver) foreignDown(ctx context.Context, t *task, down outcome) outcome {
+	out := t.take(ctx, r.ask(ctx, t, Domestic, t.q.Type, forFallback), 0)
+	return r.passHome(t, out, down)
+}
+
+// passHome returns the domestic answer if every address of it is home, and
+// down otherwise: a name that may be foreign fails rather than being answered
+// by those who forge.
+func (r *Resolver) passHome(t *task, out, down outcome) outcome {
+	ok := out.err == nil && out.suspect.why == "" && out.msg.rcode == wire.NoError && t.pol.allHome(out.msg) &&
+		(t.q.Type != wire.TypeA || len(out.msg.addresses()) > 0)
+	if !ok {
+		r.count.auto.refused.Add(1)
+		t.side = Foreign
+		return down
+	}
+	r.count.auto.fallback.Add(1)
+	t.note("the foreign side is unreachable: took the domestic answer, as all of it is home")
+	t.side = Domestic
+	return out
+}

@@ -1,0 +1,85 @@
+package resolver
+
+import (
+	"sync"
+	"time"
+
+	"smartdns/resolver/upstream"
+)
+
+// flights lets equal questions share one exchange with an upstream: whoever
+// asks while one is under way waits for its outcome (RFC 5452 section 5).
+type flights struct {
+	mu sync.Mutex // guards the map
+	m  map[string]*flight
+}
+
+// flight is one exchange under way.
+type flight struct {
+	done      chan struct{} // closed when out is there
+	suspected chan struct{} // closed when the first suspicious reply came in
+	once      sync.Once     // of closing suspected
+	out       outcome
+}
+
+// outcome is what an exchange came to. Waiters share it and change nothing.
+type outcome struct {
+	msg     message
+	kind    string // of cache entry it came from; "" for an exchange
+	suspect doubt
+	err     error
+	tries   []upstream.Try
+	took    time.Duration
+}
+
+// join returns the flight of key, which run fills in a goroutine of its own
+// when there is none yet, and reports whether there was one.
+func (f *flights) join(key string, run func(*flight)) (*flight, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if fl, ok := f.m[key]; ok {
+		return fl, true
+	}
+	fl := newFlight()
+	if f.m == nil {
+		f.m = map[string]*flight{}
+	}
+	f.m[key] = fl
+	go func() {
+		defer close(fl.done)
+		defer func() {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			delete(f.m, key)
+		}()
+		run(fl)
+	}()
+	return fl, false
+}
+
+func newFlight() *flight {
+	return &flight{done: make(chan struct{}), suspected: make(chan struct{})}
+}
+
+// landed returns a flight that is over.
+func landed(out outcome) *flight {
+	f := newFlight()
+	f.out = out
+	close(f.done)
+	if out.suspect.why != "" {
+		f.suspect()
+	}
+	return f
+}
+
+// doubted reports whether a reply looked forged so far.
+func (f *flight) doubted() bool {
+	select {
+	case <-f.suspected:
+		return true
+	default:
+		return false
+	}
+}
+
+func (f *flight) suspect() { f.once.Do(func() { close(f.suspected) }) }

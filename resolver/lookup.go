@@ -1,0 +1,115 @@
+package resolver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"smartdns/resolver/cache"
+	"smartdns/resolver/dnsname"
+	"smartdns/resolver/upstream"
+	"smartdns/resolver/wire"
+)
+
+// lookup is one question to one side: what the cache keys by, and what an
+// exchange needs.
+type lookup struct {
+	r        *Resolver
+	pol      *Policy
+	side     string
+	to       Side
+	name     dnsname.FQDN
+	qtype    uint16
+	do, cd   bool
+	options  []byte
+	question []byte
+}
+
+// refusal is an rcode that is no answer.
+type refusal struct {
+	side  string
+	rcode uint16
+}
+
+func (e refusal) Error() string { return fmt.Sprintf("%s said %s", e.side, rcodeName(e.rcode)) }
+
+// stored reads a cache entry.
+func (l lookup) stored(e cache.Entry) outcome {
+	out := outcome{kind: e.Kind.String()}
+	switch e.Kind {
+	case cache.Failure:
+		out.err = errors.New(string(e.Body))
+	case cache.Doubt:
+		out.suspect.why = string(e.Body)
+	default:
+		var m message
+		if m, out.err = parse(e.Body, l.name, l.qtype, l.do); out.err == nil {
+			out.msg = m.aged(e.Age)
+		}
+	}
+	return out
+}
+
+// exchange asks, judges the reply and keeps it.
+func (l lookup) exchange(ctx context.Context, key []byte, f *flight) outcome {
+	begun := time.Now()
+	out := l.send(ctx, f)
+	out.took = time.Since(begun)
+	switch {
+	case out.err != nil:
+		l.r.cache.Put(key, cache.Failure, []byte(out.err.Error()), cache.Failure.MaxLife())
+	case out.suspect.why == "":
+		kind, life := out.msg.life(l.qtype)
+		l.r.cache.Put(key, kind, out.msg.pack(l.question, l.name), life)
+	}
+	return out
+}
+
+func (l lookup) send(ctx context.Context, f *flight) outcome {
+	msg := wire.AppendQuery(nil, l.question[:len(l.question)-4], l.qtype, l.do, l.cd, l.options)
+	msg[3] |= 0x20 // AD: we want to know whether it validated (RFC 6840 section 5.7)
+	q := upstream.Query{Msg: msg}
+	if l.side == Domestic {
+		q.Hold = l.pol.Poison.Hold
+		q.Suspect = func(reply []byte) bool {
+			m, err := parse(reply, l.name, l.qtype, l.do)
+			if err != nil || l.suspicious(m, reply).why == "" {
+				return false
+			}
+			f.suspect()
+			return true
+		}
+	}
+	reply, err := l.to.Exchanger.Exchange(ctx, q)
+	out := outcome{tries: reply.Tries, err: err}
+	if err != nil {
+		return out
+	}
+	if wire.Truncated(reply.Msg) {
+		out.err = fmt.Errorf("%s: %w", l.side, errMalformed)
+		return out
+	}
+	if out.msg, out.err = parse(reply.Msg, l.name, l.qtype, l.do); out.err != nil {
+		out.err = fmt.Errorf("%s: %w", l.side, out.err)
+		return out
+	}
+	if code := out.msg.rcode; code != wire.NoError && code != wire.NXDomain {
+		out.err = refusal{l.side, code}
+		return out
+	}
+	if l.pol.bogus(out.msg) {
+		l.r.count.poison.bogus.Add(1)
+		out.msg = message{rcode: wire.NXDomain}
+		return out
+	}
+	if l.side == Domestic {
+		if out.suspect = l.suspicious(out.msg, reply.Msg); out.suspect.why != "" {
+			f.suspect()
+			l.r.count.poison.suspicious.Add(1)
+		} else {
+			l.r.servers.saw(reply)
+		}
+	}
+	return out
+}

@@ -1,0 +1,109 @@
+package resolver
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"smartdns/resolver/wire"
+	"smartdns/routing"
+)
+
+const (
+	minLife = time.Hour
+	// afterTTL is how much longer than its TTL an address stays marked: clients
+	// use addresses after they expired.
+	afterTTL = 10 * time.Minute
+	maxLife  = maxTTL*time.Second + afterTTL
+	// grace is what is left of a mark, at least, when the TTL we send ends.
+	grace = time.Minute
+)
+
+// markLife returns for how long an address is marked that is answered with
+// ttl.
+func markLife(ttl time.Duration) time.Duration {
+	return min(max(ttl+afterTTL, minLife), maxLife)
+}
+
+// mark ties every address of the answer to its path, and lowers TTLs so that
+// none outlives its mark. Without the kernel's acknowledgement there is no
+// answer, unless packets go the same way without marks.
+func (r *Resolver) mark(ctx context.Context, t *task) {
+	marks := t.marks()
+	if len(marks) == 0 {
+		return
+	}
+	begun := time.Now()
+	until, err := r.paths.Marker.Mark(ctx, marks)
+	t.Marked.Took = time.Since(begun)
+	for _, m := range marks {
+		t.Marked.Marks = append(t.Marked.Marks, Mark{m.Addr, m.Path, m.Life})
+	}
+	if err != nil {
+		r.unmarked(t, marks, err)
+		return
+	}
+	r.count.marks.answers.Add(1)
+	t.Marked.Until = until
+	for i := range t.Addresses {
+		a := &t.Addresses[i]
+		a.Marked = a.Dropped == "" && a.Note == ""
+	}
+	t.limitTTL(time.Until(until) - grace)
+}
+
+// marks returns the marks of the answer, each address once, for the longest of
+// its TTLs.
+func (t *task) marks() []routing.Mark {
+	var marks []routing.Mark
+	at := map[netip.Addr]int{}
+	for _, a := range t.Addresses {
+		if a.Dropped != "" || a.Note != "" {
+			continue
+		}
+		life := markLife(seconds(a.TTL))
+		if i, ok := at[a.Addr]; ok {
+			marks[i].Life = max(marks[i].Life, life)
+			continue
+		}
+		at[a.Addr] = len(marks)
+		marks = append(marks, routing.Mark{Addr: a.Addr, Path: a.Path, Life: life})
+	}
+	return marks
+}
+
+// unmarked decides what to answer when the kernel did not take the marks.
+func (r *Resolver) unmarked(t *task, marks []routing.Mark, err error) {
+	r.count.marks.failed.Add(1)
+	t.Marked.Err = err.Error()
+	agreed := func(m routing.Mark) bool {
+		return r.paths.StaticAgrees != nil && r.paths.StaticAgrees(m.Addr, m.Path)
+	}
+	for _, m := range marks {
+		if agreed(m) {
+			continue
+		}
+		if t.pol.AnswerUnmarked {
+			r.count.marks.unmarked.Add(1)
+			t.note("%s is not marked, and answered as on_error says", m.Addr)
+			return
+		}
+		t.msg = message{rcode: wire.ServFail}
+		t.explain(edePolicy, fmt.Sprintf("not marked: %s on %s: %s", m.Addr, m.Path, err))
+		// The first reason is the one that clients get.
+		t.EDE[0], t.EDE[len(t.EDE)-1] = t.EDE[len(t.EDE)-1], t.EDE[0]
+		return
+	}
+	r.count.marks.agreed.Add(1)
+	t.note("not marked (%s), but the static sets send every address the same way", err)
+}
+
+// limitTTL lowers the TTLs of the answer to at most d.
+func (t *task) limitTTL(d time.Duration) {
+	limit := uint32(max(0, min(d/time.Second, maxTTL)))
+	t.msg.answer = older(t.msg.answer, 0) // shared with others until here
+	for i := range t.msg.answer {
+		t.msg.answer[i].ttl = min(t.msg.answer[i].ttl, limit)
+	}
+}

@@ -1,0 +1,209 @@
+package resolver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+
+	"smartdns/geo"
+	"smartdns/resolver/cache"
+	"smartdns/resolver/upstream"
+	"smartdns/resolver/wire"
+)
+
+// doubt is why an answer looks forged; the zero doubt is none.
+type doubt struct {
+	why   string
+	never bool // it is not used even when there is no other
+}
+
+var errForged = errors.New("the answer looks forged, and there is no other")
+
+// suspicious reports what is odd about an answer of the domestic side. An
+// answer whose chain will be cut is not suspicious: its addresses are thrown
+// away anyway.
+func (l lookup) suspicious(m message, reply []byte) doubt {
+	if m.rcode != wire.NoError && m.rcode != wire.NXDomain || l.pol.bogus(m) {
+		return doubt{}
+	}
+	addrs := m.addresses()
+	for _, f := range addrs {
+		switch {
+		case isTeredo(f.addr):
+			return doubt{fmt.Sprintf("%s is in 2001::/32", f.addr), true}
+		case contains(l.pol.Poison.Forged, f.addr):
+			return doubt{fmt.Sprintf("%s is known from forged answers", f.addr), true}
+		}
+	}
+	if _, cut := l.pol.crossing(m, l.name); cut {
+		return doubt{}
+	}
+	if !l.pol.privateOK(l.name) {
+		for _, f := range addrs {
+			if kind, _ := geo.Special(f.addr); kind == geo.SpecialBogon {
+				return doubt{why: fmt.Sprintf("%s is nobody's", f.addr)}
+			}
+		}
+		if out := l.pol.abroad(addrs); out.IsValid() {
+			return doubt{why: fmt.Sprintf("%s is abroad", out)}
+		}
+	}
+	if kind, _ := m.life(l.qtype); l.to.Spoofable && kind == cache.Bare && m.links() == 0 {
+		return doubt{why: "it says there is nothing, without a SOA"}
+	}
+	if l.to.Spoofable && !wire.HasOPT(reply) && l.r.servers.allSendOPT() {
+		return doubt{why: "it lacks the OPT that its server sends"}
+	}
+	return doubt{}
+}
+
+// abroad returns an address that makes an answer one from abroad, invalid when
+// the answer counts as home.
+func (p *Policy) abroad(addrs []found) netip.Addr {
+	if p.region(addrs) == geo.Home {
+		return netip.Addr{}
+	}
+	for _, f := range addrs {
+		if r := p.Geo.Classify(f.addr).Region; r != geo.Home && r != geo.Private {
+			return f.addr
+		}
+	}
+	return netip.Addr{}
+}
+
+// region returns what the addresses of an answer are taken together: Home or
+// Abroad by the rule for mixed ones, Unknown when there is none.
+func (p *Policy) region(addrs []found) geo.Region {
+	if len(addrs) == 0 {
+		return geo.Unknown
+	}
+	home := 0
+	for _, f := range addrs {
+		if p.Geo.Classify(f.addr).Region == geo.Home {
+			home++
+		}
+	}
+	first := p.Geo.Classify(addrs[0].addr).Region == geo.Home
+	switch {
+	case home == len(addrs), p.Auto.Mixed == MixedAny && home > 0, p.Auto.Mixed == MixedFirst && first:
+		return geo.Home
+	}
+	return geo.Abroad
+}
+
+// allHome reports whether m has no address that is not at home.
+func (p *Policy) allHome(m message) bool {
+	for _, f := range m.addresses() {
+		if p.Geo.Classify(f.addr).Region != geo.Home {
+			return false
+		}
+	}
+	return true
+}
+
+// bogus reports whether m holds an address that stands for "no such name".
+func (p *Policy) bogus(m message) bool {
+	for _, f := range m.addresses() {
+		if contains(p.Poison.Bogus, f.addr) {
+			return true
+		}
+	}
+	return false
+}
+
+func contains(set AddrSet, a netip.Addr) bool { return set != nil && set.Contains(a) }
+
+// isTeredo reports whether a is in 2001::/32, where no server is, but all
+// forged AAAA records of the Great Firewall are.
+func isTeredo(a netip.Addr) bool {
+	b := a.As16()
+	return a.Is6() && b[0] == 0x20 && b[1] == 0x01 && b[2] == 0 && b[3] == 0
+}
+
+// domestic asks the domestic side about t.name. As soon as an answer looks
+// forged the foreign side is asked too, while the exchange listens on for a
+// better one; a suspicious answer is used only if that fails as well, and some
+// never.
+func (r *Resolver) domestic(ctx context.Context, t *task) outcome {
+	a := r.ask(ctx, t, Domestic, t.q.Type, forAnswer)
+	select {
+	case <-a.done:
+	case <-a.suspected:
+	case <-ctx.Done():
+	}
+	var second *asking
+	if a.doubted() && t.pol.Auto.Mode != ForeignOnly {
+		second = r.ask(ctx, t, Foreign, t.q.Type, forOpinion)
+	}
+	out := t.take(ctx, a, 0)
+	t.side = Domestic
+	if out.err != nil || out.suspect.why == "" {
+		t.leave(second)
+		return out
+	}
+	if second != nil {
+		if better := t.take(ctx, second, 0); better.err == nil {
+			r.count.poison.replaced.Add(1)
+			r.doubt(t, out)
+			t.side = Foreign
+			return better
+		}
+	}
+	if out.suspect.never || out.kind != "" { // of a doubt in the cache there is no answer
+		out.err = fmt.Errorf("%w (%s)", errForged, out.suspect.why)
+		return out
+	}
+	r.count.poison.used.Add(1)
+	t.note("used an answer that looks forged: %s", out.suspect.why)
+	return out
+}
+
+// doubt remembers that the domestic side's answer looks forged and that there
+// is a better one, so that the next query need not wait for it again. Of the
+// answer itself nothing is kept.
+func (r *Resolver) doubt(t *task, bad outcome) {
+	if bad.kind != "" {
+		return
+	}
+	key := cache.AppendKey(nil, Domestic, question(t.name, t.q.Type), t.q.Flags.DO, t.q.Flags.CD)
+	r.cache.Put(key, cache.Doubt, []byte(bad.suspect.why), cache.Doubt.MaxLife())
+}
+
+// servers remembers which servers of the domestic side answer with an OPT.
+type servers struct {
+	mu  sync.Mutex // guards the map
+	opt map[string]bool
+}
+
+// maxServers bounds the map: there are no more servers than the config names,
+// but it may be reloaded often.
+const maxServers = 256
+
+// saw notes a reply that nothing was odd about. A server that once sent an OPT
+// always can.
+func (s *servers) saw(reply upstream.Reply) {
+	if len(reply.Tries) == 0 {
+		return
+	}
+	server := reply.Tries[len(reply.Tries)-1].Server
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.opt == nil || len(s.opt) >= maxServers {
+		s.opt = map[string]bool{}
+	}
+	s.opt[server] = s.opt[server] || wire.HasOPT(reply.Msg)
+}
+
+// allSendOPT reports whether every server that replied so far sent an OPT.
+func (s *servers) allSendOPT() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sends := range s.opt {
+		if !sends {
+			return false
+		}
+	}
+	return len(s.opt) > 0
+}

@@ -1,0 +1,158 @@
+package policy
+
+import (
+	"fmt"
+	"iter"
+	"regexp"
+	"strings"
+
+	"smartdns/resolver/dnsname"
+)
+
+// Entry is one thing that a rule or a list compares names with.
+type Entry struct {
+	Kind   Kind
+	Name   dnsname.FQDN   // Suffix, Full
+	Text   string         // Keyword: lower case; Regexp: as the file writes it
+	Regexp *regexp.Regexp // Regexp
+	Line   int            // in its list, from 1
+}
+
+// List is a named source of entries. Its entries are read once, by NewNames.
+type List struct {
+	Name    string
+	Entries iter.Seq[Entry]
+}
+
+// NameRule is a rule and what it matches: the entries it has itself, and
+// lists.
+type NameRule struct {
+	Rule    Rule
+	Entries []Entry
+	Lists   []List
+}
+
+// Names says whom to ask about a name. It is immutable, and safe for
+// concurrent use.
+type Names struct {
+	rules    []Rule
+	sources  []source
+	suffixes table
+	fulls    table
+	patterns []pattern // in the order of their rules
+	all      int       // the rule with All; len(rules) when there is none
+}
+
+// source is where an entry came from: one rule's own entries, or one of its
+// lists.
+type source struct {
+	rule int
+	list string
+}
+
+// pattern is an entry that has to be tried on every name.
+type pattern struct {
+	source int
+	entry  Entry
+}
+
+func (p pattern) matches(name string) bool {
+	if p.entry.Kind == Keyword {
+		return strings.Contains(name, p.entry.Text)
+	}
+	return p.entry.Regexp.MatchString(name)
+}
+
+// NewNames compiles rules, which are in the order of the file.
+func NewNames(rules []NameRule) (*Names, error) {
+	n := &Names{all: len(rules), suffixes: newTable(), fulls: newTable()}
+	for i, r := range rules {
+		n.rules = append(n.rules, r.Rule)
+		own := source{rule: i}
+		for _, e := range r.Entries {
+			if err := n.add(own, e); err != nil {
+				return nil, fmt.Errorf("adding names[%d] %s: %w", i, r.Rule.Text, err)
+			}
+		}
+		for _, l := range r.Lists {
+			from := source{rule: i, list: l.Name}
+			for e := range l.Entries {
+				if err := n.add(from, e); err != nil {
+					return nil, fmt.Errorf("adding list %s line %d: %w", l.Name, e.Line, err)
+				}
+			}
+		}
+	}
+	n.suffixes.compact()
+	n.fulls.compact()
+	return n, nil
+}
+
+func (n *Names) add(from source, e Entry) error {
+	if len(n.sources) == 0 || n.sources[len(n.sources)-1] != from {
+		n.sources = append(n.sources, from)
+	}
+	at := len(n.sources) - 1
+	switch e.Kind {
+	case Suffix:
+		return n.suffixes.add(e.Name, at, e.Line)
+	case Full:
+		return n.fulls.add(e.Name, at, e.Line)
+	case Keyword:
+		if e.Text == "" {
+			return fmt.Errorf("empty keyword")
+		}
+		n.patterns = append(n.patterns, pattern{at, e})
+	case Regexp:
+		if e.Regexp == nil {
+			return fmt.Errorf("no expression")
+		}
+		n.patterns = append(n.patterns, pattern{at, e})
+	case All:
+		n.all = min(n.all, from.rule)
+	default:
+		return fmt.Errorf("unknown kind of entry %d", e.Kind)
+	}
+	return nil
+}
+
+// Len returns how many distinct names the rules hold.
+func (n *Names) Len() int { return n.suffixes.count + n.fulls.count }
+
+// Rules returns the rules in the order of the file, without evidence.
+func (n *Names) Rules() []Rule { return n.rules }
+
+// Match returns the first rule that matches name, with the entry that matched;
+// among the entries of one rule the longest suffix is named. It does not
+// allocate.
+func (n *Names) Match(name dnsname.FQDN) (Rule, bool) {
+	best, by := n.all, Evidence{Kind: All}
+	consider := func(kind Kind, found slot, text string) {
+		if s := n.sources[found.source]; s.rule < best {
+			best, by = s.rule, Evidence{Kind: kind, Text: text, List: s.list, Line: int(found.line)}
+		}
+	}
+	if s, ok := n.fulls.find(name); ok {
+		consider(Full, s, string(name))
+	}
+	for suffix, more := name, true; more; suffix, more = suffix.Parent() {
+		if s, ok := n.suffixes.find(suffix); ok {
+			consider(Suffix, s, string(suffix))
+		}
+	}
+	text := strings.TrimSuffix(string(name), ".")
+	for _, p := range n.patterns {
+		if n.sources[p.source].rule >= best {
+			break // the rest belongs to the same rule or to later ones
+		}
+		if p.matches(text) {
+			consider(p.entry.Kind, slot{source: uint16(p.source), line: uint32(p.entry.Line)}, p.entry.Text)
+		}
+	}
+	if best == len(n.rules) {
+		return Rule{}, false
+	}
+	rule := n.rules[best]
+	rule.By = by
+	return rule, true
+}

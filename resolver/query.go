@@ -1,0 +1,57 @@
+package resolver
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"smartdns/resolver/dnsname"
+	"smartdns/resolver/wire"
+)
+
+// Query is one question of one client.
+type Query struct {
+	Name      dnsname.FQDN
+	Type      uint16
+	Client    netip.Addr // invalid for our own questions
+	Transport string     // "udp", "tcp", ...; "" for our own questions
+	Flags     Flags
+	ID        uint16
+	Size      int    // the largest reply over UDP, at least 512
+	Question  []byte // in wire form, the name spelled as asked
+}
+
+// Flags are the bits of a query that change its answer.
+type Flags struct {
+	RD, CD, AD bool
+	EDNS       bool // there was an OPT
+	DO         bool
+}
+
+// NewQuery returns the Query of an accepted message. It keeps nothing of q.
+func NewQuery(q wire.Query, client netip.Addr, transport string) (*Query, error) {
+	name, _, err := dnsname.FromWire(q.Name())
+	if err != nil {
+		return nil, fmt.Errorf("reading the question: %w", err)
+	}
+	return &Query{
+		Name: name, Type: q.Type, Client: client, Transport: transport,
+		Flags: Flags{RD: q.RD(), CD: q.CD(), AD: q.AD(), EDNS: q.EDNS.Present, DO: q.EDNS.DO},
+		ID:    q.ID(), Size: q.Limit(), Question: slices.Clone(q.Question),
+	}, nil
+}
+
+// Ask returns a Query of our own, as `smartdns query` makes it.
+func Ask(name dnsname.FQDN, qtype uint16, client netip.Addr) *Query {
+	return &Query{
+		Name: name, Type: qtype, Client: client, Flags: Flags{RD: true, EDNS: true},
+		Size: wire.MaxUDP, Question: question(name, qtype),
+	}
+}
+
+// question returns a question of class IN in wire form.
+func question(name dnsname.FQDN, qtype uint16) []byte {
+	q := binary.BigEndian.AppendUint16(name.AppendWire(nil), qtype)
+	return binary.BigEndian.AppendUint16(q, wire.ClassIN)
+}

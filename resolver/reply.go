@@ -1,0 +1,47 @@
+package resolver
+
+import (
+	"encoding/binary"
+
+	"smartdns/resolver/wire"
+)
+
+// maxTCP is what the length prefix of TCP can say.
+const maxTCP = 65535
+
+// Reply appends the packed answer for the client that asked q: with its ID,
+// its spelling of the name, its RD and CD; with an OPT only if it sent one;
+// over UDP cut to what it takes. q must be the Query of the Decision, or an
+// equal one of another client.
+func (d *Decision) Reply(dst []byte, q *Query) []byte {
+	var header [wire.HeaderLen]byte
+	binary.BigEndian.PutUint16(header[:], q.ID)
+	header[2] = 0x80
+	header[3] = 0x80 | byte(d.rcode&15) // RA
+	if q.Flags.RD {
+		header[2] |= 0x01
+	}
+	if q.Flags.CD {
+		header[3] |= 0x10
+	}
+	if d.msg.ad && (q.Flags.AD || q.Flags.DO) { // RFC 6840 section 5.8
+		header[3] |= 0x20
+	}
+	header[5] = 1
+	p := newPacker(nil, header[:], q.Question, q.Name)
+	p.add(0, answerCount, d.msg.answer)
+	p.add(0, authorityCount, d.msg.authority)
+	msg := p.msg
+	if q.Flags.EDNS {
+		code, text := -1, ""
+		if len(d.EDE) > 0 {
+			code, text = d.EDE[0].Code, d.EDE[0].Text
+		}
+		msg = wire.AppendOPT(msg, q.Flags.DO, code, text)
+	}
+	size := maxTCP
+	if q.Transport == "udp" {
+		size = max(wire.MinUDP, min(q.Size, wire.MaxUDP))
+	}
+	return wire.Truncate(dst, msg, size)
+}

@@ -1,0 +1,135 @@
+package resolver
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"smartdns/resolver/dnsname"
+	"smartdns/resolver/wire"
+)
+
+// Resolve answers q. The Decision is complete, also when it says SERVFAIL, and
+// comes within Limits.Total. Every address in its answer is tied to its path
+// in the kernel for longer than the TTL it is given with, or the Decision says
+// of it why that is not needed.
+func (r *Resolver) Resolve(ctx context.Context, q *Query) *Decision {
+	ctx, cancel := context.WithTimeout(ctx, r.limits.Total)
+	defer cancel()
+	t := r.begin(q)
+	defer r.end(t)
+	r.lookup(ctx, t) // policy: whom to ask, or a local answer; then cache, else upstream
+	r.classify(t)    // geo: each address → verdict → path; what may not be answered goes
+	r.mark(ctx, t)   // nft: acknowledged by the kernel before we go on
+	return r.finish(t)
+}
+
+func (r *Resolver) begin(q *Query) *task {
+	r.count.queries.Add(1)
+	t := &task{
+		q: q, pol: r.policy.Load(), name: q.Name,
+		Decision: &Decision{
+			Time:  time.Now(),
+			Asked: Asked{Name: q.Name.String(), Type: typeName(q.Type), Transport: q.Transport},
+		},
+	}
+	if q.Client.IsValid() {
+		t.Asked.Client = q.Client.String()
+	}
+	return t
+}
+
+func (r *Resolver) end(t *task) {
+	if t.seated {
+		r.slots.give(t.q.Client)
+	}
+}
+
+// lookup finds what the asked name leads to: by its own rule, and where the
+// answer is cut at a CNAME, by the rule of that one's target.
+func (r *Resolver) lookup(ctx context.Context, t *task) {
+	seen := map[dnsname.FQDN]bool{t.name: true}
+	ad := true
+	for {
+		t.side = ""
+		out := r.decide(ctx, t)
+		step := t.step()
+		step.Side, step.Cached = t.side, out.kind
+		if out.err != nil {
+			t.fail(out.err)
+			return
+		}
+		m := out.msg
+		if m.rcode == wire.Refused {
+			t.msg = m
+			return
+		}
+		next, open := m.open(t.q.Type)
+		if at, cut := t.pol.crossing(m, t.name); cut && t.side == Domestic {
+			m = message{answer: m.answer[:at]}
+			next, open = lastTarget(m.answer), true
+			step.Cut = next.String()
+		}
+		ad = ad && m.ad && t.pol.Sides[t.side].Trusted
+		t.msg = message{rcode: m.rcode, ad: ad, answer: append(t.msg.answer, m.answer...), authority: m.authority}
+		if err := t.follow(m, seen); err != nil {
+			t.fail(err)
+			return
+		}
+		if !open {
+			return
+		}
+		if t.side == Foreign && t.pol.Auto.Mode == ForeignOnly {
+			t.stay = Foreign // nobody at home learns where a foreign chain leads
+		}
+		t.name = next
+	}
+}
+
+// follow counts the CNAMEs of m and reports when they lead nowhere.
+func (t *task) follow(m message, seen map[dnsname.FQDN]bool) error {
+	for _, r := range m.answer {
+		if r.typ != wire.TypeCNAME || t.q.Type == wire.TypeCNAME {
+			continue
+		}
+		if t.links++; t.links > maxLinks {
+			return errTooLong
+		}
+		if seen[r.target()] {
+			return errLoop
+		}
+		seen[r.target()] = true
+	}
+	return nil
+}
+
+// fail makes the answer a SERVFAIL that says why.
+func (t *task) fail(err error) {
+	t.msg = message{rcode: wire.ServFail}
+	switch {
+	case errors.Is(err, errOverload), errors.Is(err, errLoop), errors.Is(err, errTooLong), errors.Is(err, errTooMany):
+		t.explain(edeOther, err.Error())
+	case errors.Is(err, errMalformed):
+		t.explain(edeNetwork, err.Error())
+	default:
+		t.explain(edeUnreachable, err.Error())
+	}
+}
+
+// finish makes the Decision out of what is known now.
+func (r *Resolver) finish(t *task) *Decision {
+	d := t.Decision
+	d.rcode = d.msg.rcode
+	d.RCode = rcodeName(d.rcode)
+	d.Took = time.Since(d.Time)
+	last := t.step()
+	switch {
+	case d.rcode == wire.ServFail:
+		r.count.failed.Add(1)
+	case last.Local != "":
+		r.count.local.Add(1)
+	case last.Cached != "":
+		r.count.hits.Add(1)
+	}
+	return d
+}

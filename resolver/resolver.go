@@ -1,0 +1,189 @@
+// Package resolver answers questions: one way from a query to its answer, on
+// which every address is judged and tied to its path before anybody gets it.
+package resolver
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"smartdns/geo"
+	"smartdns/resolver/cache"
+	"smartdns/resolver/dnsname"
+	"smartdns/resolver/policy"
+	"smartdns/resolver/upstream"
+	"smartdns/routing"
+)
+
+// The sides that have a role. Users may add others, which only rules ask.
+const (
+	Domestic = "domestic"
+	Foreign  = "foreign"
+)
+
+// Classifier says what an address is.
+type Classifier interface {
+	// Classify returns the verdict for a. It is safe for concurrent use and
+	// never blocks.
+	Classify(a netip.Addr) geo.Verdict
+}
+
+// Marker ties addresses to paths in the kernel.
+type Marker interface {
+	// Mark returns once the kernel has acknowledged every mark, and until when
+	// the shortest-lived of them lasts. It never shortens a mark. After an
+	// error nothing is known about any of them.
+	Mark(ctx context.Context, marks []routing.Mark) (until time.Time, err error)
+}
+
+// AddrSet is a set of addresses. A nil AddrSet is empty.
+type AddrSet interface {
+	Contains(a netip.Addr) bool
+}
+
+// Mode is how a name in no list is decided.
+type Mode string
+
+// The modes of auto.
+const (
+	ForeignFirst Mode = "foreign-first"
+	Race         Mode = "race"
+	ForeignOnly  Mode = "foreign-only"
+)
+
+// Mixed says when addresses at home and abroad count as home.
+type Mixed string
+
+// The values of mixed.
+const (
+	MixedAll   Mixed = "all"   // all of them are home
+	MixedAny   Mixed = "any"   // at least one is
+	MixedFirst Mixed = "first" // the first is
+)
+
+// Side is a named group of servers.
+type Side struct {
+	Exchanger upstream.Exchanger
+	Path      routing.Path
+	// Trusted says that nobody between us and the servers can change an
+	// answer: its AD bit may be believed.
+	Trusted bool
+	// Spoofable says that somebody on the path could forge an answer: UDP
+	// outside a tunnel.
+	Spoofable bool
+}
+
+// Auto says how names in no list are decided.
+type Auto struct {
+	Mode  Mode
+	Mixed Mixed
+	// Judge is asked on the foreign path which region a name is in, with a
+	// client subnet of Home in the question. Its servers must honour that. Nil:
+	// the foreign side's own answer decides.
+	Judge upstream.Exchanger
+	Home  netip.Prefix // a public prefix of the home region; invalid: no subnet is sent
+}
+
+// Poison says what a forged answer looks like.
+type Poison struct {
+	Hold   time.Duration // how long to wait for a better answer than a suspicious one
+	Forged AddrSet       // addresses that only forged answers have
+	Bogus  AddrSet       // addresses that mean NXDOMAIN
+}
+
+// Policy is everything that a reload replaces. It never changes after New or
+// Swap got it.
+type Policy struct {
+	Names     *policy.Names
+	Addresses *policy.Addresses
+	Sides     map[string]Side
+	Auto      Auto
+	Poison    Poison
+	Geo       Classifier
+	PrivateOK []dnsname.FQDN // names whose answers may be private, and those below
+	// AnswerUnmarked says that an answer is given also when the kernel did not
+	// take its addresses ([marks] on_error = "answer").
+	AnswerUnmarked bool
+}
+
+// Paths is what the resolver has to know of the kernel's state. Functions are
+// called for every answer: they must be quick and safe for concurrent use. A
+// nil function is one that says nothing special.
+type Paths struct {
+	// Marker is nil where there is no tunnel: then no answer is marked.
+	Marker Marker
+	// Never returns why an address must not be marked (it is ours, a gateway, a
+	// WireGuard endpoint, an upstream), "" when it may be.
+	Never func(netip.Addr) (reason string)
+	// StaticAgrees reports whether the static sets and the default path send an
+	// address to a path without any mark.
+	StaticAgrees func(netip.Addr, routing.Path) bool
+	// CanV6 reports whether a path carries IPv6 now; nil: every path does.
+	CanV6 func(routing.Path) bool
+}
+
+// Limits bound what clients can make the resolver do.
+type Limits struct {
+	Total     time.Duration // for one query, whatever it takes
+	InFlight  int           // queries waiting for upstreams
+	PerClient int           // of one client address
+}
+
+// DefaultLimits are SECURITY.md's (6.2).
+func DefaultLimits() Limits {
+	return Limits{Total: 5 * time.Second, InFlight: 4096, PerClient: 200}
+}
+
+// Config is what a Resolver is made of. Policy, Cache and Learned must be set.
+type Config struct {
+	Policy  *Policy
+	Cache   *cache.Cache
+	Learned *Learned
+	Paths   Paths
+	Limits  Limits // the zero value: DefaultLimits
+	Log     *slog.Logger
+}
+
+// Resolver answers queries. Its methods are safe for concurrent use.
+type Resolver struct {
+	policy  atomic.Pointer[Policy]
+	cache   *cache.Cache
+	learned *Learned
+	paths   Paths
+	limits  Limits
+	log     *slog.Logger
+	flights flights
+	slots   slots
+	servers servers
+	count   counters
+}
+
+// New returns a Resolver. It starts nothing: goroutines live no longer than
+// the queries that need them, plus Limits.Total.
+func New(c Config) *Resolver {
+	r := &Resolver{cache: c.Cache, learned: c.Learned, paths: c.Paths, limits: c.Limits, log: c.Log}
+	if r.limits == (Limits{}) {
+		r.limits = DefaultLimits()
+	}
+	if r.log == nil {
+		r.log = slog.New(slog.DiscardHandler)
+	}
+	r.slots.limits = r.limits
+	r.policy.Store(c.Policy)
+	return r
+}
+
+// Swap replaces the policy. Queries under way end with the old one. The cache
+// stays: what lies in it is judged and marked again by every answer.
+func (r *Resolver) Swap(p *Policy) { r.policy.Store(p) }
+
+// Flush forgets every cached answer. Learned verdicts stay.
+func (r *Resolver) Flush() { r.cache.Flush() }
+
+// Learned returns what auto learned about names.
+func (r *Resolver) Learned() *Learned { return r.learned }
+
+// Cache returns a snapshot of the cache's state.
+func (r *Resolver) Cache() cache.Stats { return r.cache.Stats() }

@@ -1,0 +1,178 @@
+package resolver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"smartdns/resolver/cache"
+	"smartdns/resolver/dnsname"
+	"smartdns/resolver/policy"
+	"smartdns/resolver/upstream"
+	"smartdns/resolver/wire"
+)
+
+// maxAsks is how many questions one query may cost (SECURITY R-18).
+const maxAsks = 12
+
+var errPanic = errors.New("the exchange broke down")
+
+var errTooMany = errors.New("more than 12 questions for one query")
+
+// task is one query being resolved. Only the goroutine of its Resolve touches
+// it.
+type task struct {
+	*Decision
+	q      *Query
+	pol    *Policy
+	name   dnsname.FQDN // being decided: the asked name, or the target of a cut CNAME
+	rule   policy.Rule  // that decides name
+	pin    policy.Rule  // the first rule with a path of its own, if any
+	stay   string       // the side that the rest of a chain is asked at; "" as rules say
+	side   string       // whose answer was taken last
+	asks   int
+	links  int
+	seated bool // holds one of the slots
+}
+
+func (t *task) step() *Step { return &t.Steps[len(t.Steps)-1] }
+
+func (t *task) note(format string, a ...any) { t.Notes = append(t.Notes, fmt.Sprintf(format, a...)) }
+
+// asking is a question to one side, on its way.
+type asking struct {
+	*flight
+	visit Visit
+}
+
+// purpose is why a side is asked.
+type purpose string
+
+const (
+	forAnswer   purpose = "answer"
+	forJudging  purpose = "judge"
+	forOpinion  purpose = "second opinion"
+	forFallback purpose = "fallback"
+)
+
+// ask starts asking side about t.name, unless the cache knows.
+func (r *Resolver) ask(ctx context.Context, t *task, name string, qtype uint16, why purpose) *asking {
+	side, ok := t.pol.Sides[name]
+	a := &asking{visit: Visit{Side: name, Path: side.Path, Why: string(why)}}
+	if !ok || side.Exchanger == nil {
+		a.flight = landed(outcome{err: fmt.Errorf("there is no side %s", name)})
+		return a
+	}
+	l := lookup{r: r, pol: t.pol, side: name, to: side, name: t.name, qtype: qtype, do: t.q.Flags.DO, cd: t.q.Flags.CD}
+	r.launch(ctx, t, a, l)
+	return a
+}
+
+// judge starts asking which region t.name is in: the address of the name for
+// a client at home.
+func (r *Resolver) judge(ctx context.Context, t *task) *asking {
+	auto := t.pol.Auto
+	side := Side{Exchanger: auto.Judge, Path: t.pol.Sides[Foreign].Path, Trusted: true}
+	a := &asking{visit: Visit{Side: Foreign, Path: side.Path, Why: string(forJudging)}}
+	l := lookup{
+		r: r, pol: t.pol, side: Foreign + " as from " + auto.Home.String(), to: side, name: t.name, qtype: wire.TypeA,
+		options: wire.AppendECS(nil, auto.Home),
+	}
+	r.launch(ctx, t, a, l)
+	return a
+}
+
+// launch answers a from the cache, or joins or begins the exchange.
+func (r *Resolver) launch(ctx context.Context, t *task, a *asking, l lookup) {
+	l.question = question(l.name, l.qtype)
+	key := cache.AppendKey(nil, l.side, l.question, l.do, l.cd)
+	if e, ok := r.cache.Get(key); ok {
+		a.flight = landed(l.stored(e))
+		a.visit.Cached = a.out.kind
+		return
+	}
+	switch {
+	case t.asks >= maxAsks:
+		a.flight = landed(outcome{err: errTooMany})
+		return
+	case !t.seated && !r.slots.take(t.q.Client):
+		r.count.overloaded.Add(1)
+		a.flight = landed(outcome{err: errOverload})
+		return
+	}
+	t.seated = true
+	t.asks++
+	a.flight, a.visit.Shared = r.flights.join(string(key), func(f *flight) {
+		// The exchange outlives the query that began it: others may wait for
+		// it, and the cache wants the answer anyway.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.limits.Total)
+		defer cancel()
+		defer func() {
+			// Nobody above this goroutine would turn it into a SERVFAIL.
+			if p := recover(); p != nil {
+				r.log.Error("resolver: panic in an exchange", "panic", p, "stack", string(debug.Stack()))
+				f.out = outcome{err: errPanic}
+			}
+		}()
+		f.out = l.exchange(ctx, key, f)
+	})
+	if a.visit.Shared {
+		r.count.shared.Add(1)
+	}
+}
+
+var errWaited = errors.New("no answer in time")
+
+// take waits for the outcome of a, at most until ctx ends or for patience, and
+// writes it into the story. 0 is patience without an end.
+func (t *task) take(ctx context.Context, a *asking, patience time.Duration) outcome {
+	if patience > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, patience)
+		defer cancel()
+	}
+	var out outcome
+	select {
+	case <-a.done:
+		out = a.out
+	default:
+		select {
+		case <-a.done:
+			out = a.out
+		case <-ctx.Done():
+			out = outcome{err: errWaited}
+		}
+	}
+	v := a.visit
+	v.Suspect, v.Took = out.suspect.why, out.took
+	if out.err != nil {
+		v.Err = out.err.Error()
+	} else {
+		v.RCode = rcodeName(out.msg.rcode)
+	}
+	for _, try := range out.tries {
+		v.Tries = append(v.Tries, tryOf(try))
+	}
+	t.step().Lookup = append(t.step().Lookup, v)
+	return out
+}
+
+// leave writes into the story that nobody waited for a.
+func (t *task) leave(a *asking) {
+	if a == nil {
+		return
+	}
+	v := a.visit
+	v.Err = "not waited for"
+	t.step().Lookup = append(t.step().Lookup, v)
+}
+
+func tryOf(try upstream.Try) Try {
+	t := Try{Server: try.Server, Proto: try.Proto, Took: try.Took, Note: try.Note}
+	if try.Err != nil {
+		t.Err = try.Err.Error()
+	}
+	return t
+}
