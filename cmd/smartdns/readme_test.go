@@ -1,0 +1,125 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"smartdns/configs"
+	"smartdns/lab"
+)
+
+// block is a fenced block of README.md.
+type block struct {
+	kind string // what follows the fence: "sh", "toml", or ""
+	text string
+	line int
+}
+
+func readmeBlocks(t *testing.T) []block {
+	t.Helper()
+	b, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []block
+	for _, m := range regexp.MustCompile("(?ms)^```(\\w*)\n(.*?)^```$").FindAllSubmatchIndex(b, -1) {
+		all = append(all, block{string(b[m[2]:m[3]]), string(b[m[4]:m[5]]), 1 + strings.Count(string(b[:m[0]]), "\n")})
+	}
+	return all
+}
+
+// Every config block of README.md is valid without a warning, and every
+// command of it runs: in the lab's gateway, whose /etc is its own, with the
+// block before it as the file.
+func TestReadme(t *testing.T) {
+	w := newWorld(t)
+	exe := filepath.Join(t.TempDir(), "smartdns")
+	if err := os.Symlink(w.exe, exe); err != nil {
+		t.Fatal(err)
+	}
+	sbin := t.TempDir()
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", filepath.Dir(exe)+":"+os.Getenv("PATH"))
+	t.Setenv("SSL_CERT_FILE", w.Gateway.AuthorityFile())
+	prepare := "install -d /etc/wireguard /etc/smartdns && install -m 0600 " + w.Gateway.WireGuardFile() +
+		" /etc/wireguard/wg0.conf && echo example.org > /etc/smartdns/foreign.txt"
+	w.inGateway(prepare)
+	var daemon *lab.Process
+	stop := func() {
+		if daemon == nil {
+			return
+		}
+		if err := daemon.Stop(w.context(20 * time.Second)); err != nil {
+			t.Error(err)
+		}
+		daemon = nil
+	}
+	defer stop()
+	start := func(args ...string) {
+		stop()
+		d, err := w.Gateway.Start(w.context(20*time.Second), exe, args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		daemon = d
+	}
+	ran := 0
+	for _, b := range readmeBlocks(t) {
+		switch b.kind {
+		case "toml":
+			// The lab's LAN interface has a name of its own.
+			text := strings.ReplaceAll(b.text, "br-lan", "lan0")
+			c, err := configs.Parse(strings.NewReader(text), "README.md")
+			if err != nil {
+				t.Fatalf("README.md:%d: %v", b.line, err)
+			}
+			for _, warning := range c.Warnings() {
+				t.Errorf("README.md:%d: %s", b.line, warning)
+			}
+			w.inGateway("cat > /etc/smartdns/smartdns.toml <<'EOF'\n" + text + "EOF")
+			stop()
+			if strings.Contains(text, "redirect") { // nothing but the file changed since the first setup
+				start("run")
+			}
+		case "sh":
+			for line := range strings.Lines(b.text) {
+				line = strings.TrimSpace(line)
+				ran++
+				switch {
+				case line == "go test ./...": // this test is a part of it
+				case line == "go run ./cmd/smartdns run" || line == "smartdns run":
+					start("run")
+				case line == "go run ./cmd/smartdns lab":
+					if out, err := w.Gateway.Exec(w.context(time.Minute), exe, "lab"); err != nil {
+						t.Errorf("README.md:%d: %s: %v\n%s", b.line, line, err, out)
+					}
+				case strings.Contains(line, "go build"):
+					line = strings.Replace(line, "-o smartdns", "-o "+filepath.Join(sbin, "built"), 1)
+					w.inGateway("cd " + root + " && " + line)
+				default:
+					line = strings.ReplaceAll(line, " smartdns /usr/sbin", " "+w.exe+" "+sbin)
+					line = strings.ReplaceAll(line, "configs/units", root+"/configs/units")
+					w.inGateway(line)
+				}
+			}
+		}
+	}
+	if ran < 15 {
+		t.Errorf("%d commands found in README.md: the blocks are not seen", ran)
+	}
+}
+
+// inGateway runs a shell command on the gateway, which must succeed.
+func (w *world) inGateway(line string) {
+	w.t.Helper()
+	if out, err := w.Gateway.Exec(w.context(2*time.Minute), "bash", "-c", line); err != nil {
+		w.t.Errorf("%s: %v\n%s", line, err, out)
+	}
+}
