@@ -1,0 +1,123 @@
+package nft
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"smartdns/routing"
+)
+
+// chainAwake holds the first rule of ours that needs conntrack.
+const chainAwake = "awake"
+
+// keepStep gives established connections their conntrack entries.
+type keepStep struct {
+	connections int
+	mark        uint32
+	field       routing.Field
+}
+
+func (s keepStep) String() string {
+	return fmt.Sprintf("conntrack -I -p tcp --state ESTABLISHED --mark %s  # %d connections of this host", s.field.Format(s.mark), s.connections)
+}
+
+// activate keeps what is there: the first rule about ct state switches
+// conntrack on, and the next packet of an old connection would then look like
+// that of a new flow. So conntrack is switched on first, then told of the
+// connections, and only then do rules decide. The chain belongs to no ruleset:
+// the transaction that follows removes it.
+func (t *Table) activate(have snapshot, field routing.Field) ([]routing.Step, error) {
+	var todo plan
+	if !have.exists || t.flags&flagOwner != 0 && have.flags&flagPersist != 0 && have.owner != t.owner.port {
+		todo.table = append(todo.table, addTable(t.flags))
+	}
+	awake := program{chains: []chain{{
+		name: chainAwake, base: &hook{"filter", "output", unix.NF_INET_LOCAL_OUT, -150, "mangle"}, rules: rules(on(isNew(), ret())),
+	}}}
+	todo.table = append(todo.table, awake.diffChains(snapshot{})...)
+	if err := t.transact(todo.table); err != nil {
+		return nil, err
+	}
+	connections, err := established()
+	if err != nil {
+		return todo.steps(), err
+	}
+	mark := field.Value(routing.MarkDirect)
+	n, err := track(connections, mark)
+	return append(todo.steps(), keepStep{n, mark, field}), err
+}
+
+// hooked reports whether the kernel calls any chain of the table.
+func (s snapshot) hooked() bool {
+	for name, c := range s.chains {
+		if c.base != nil && name != chainAwake {
+			return true
+		}
+	}
+	return false
+}
+
+// Numbers of inet_diag that x/sys does not name.
+const (
+	diagByFamily = 20 // SOCK_DIAG_BY_FAMILY
+	diagRequest  = 56 // struct inet_diag_req_v2
+	diagMessage  = 72 // struct inet_diag_msg
+)
+
+// established lists the TCP connections of this host that go to other hosts.
+func established() ([]connection, error) {
+	c, err := dial(unix.NETLINK_INET_DIAG)
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	var out []connection
+	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
+		var m messages
+		err := c.dump(&m, func(m *messages) { askSockets(m, family) }, func(_ uint16, b []byte) error {
+			if tcp, ok := parseSocket(b); ok {
+				out = append(out, tcp)
+			}
+			return nil
+		})
+		if err != nil && err != errInterrupted {
+			return nil, fmt.Errorf("listing TCP connections: %w", err)
+		}
+	}
+	return out, nil
+}
+
+// askSockets asks for connections in every state after the handshake.
+func askSockets(m *messages, family byte) {
+	const established, finWait1, finWait2, closeWait, lastAck, closing = 1, 4, 5, 8, 9, 11
+	m.open = len(m.buf)
+	b := binary.NativeEndian.AppendUint32(m.buf, headerLen+diagRequest)
+	b = binary.NativeEndian.AppendUint16(b, diagByFamily)
+	b = binary.NativeEndian.AppendUint16(b, unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+	b = binary.NativeEndian.AppendUint32(b, m.first+m.n)
+	b = binary.NativeEndian.AppendUint32(b, 0)
+	b = append(b, family, unix.IPPROTO_TCP, 0, 0)
+	b = binary.NativeEndian.AppendUint32(b, 1<<established|1<<finWait1|1<<finWait2|1<<closeWait|1<<lastAck|1<<closing)
+	m.buf = append(b, make([]byte, diagRequest-8)...)
+	m.n++
+}
+
+// parseSocket decodes one inet_diag_msg: family, state, timer, retransmits,
+// ports, addresses of 16 bytes each.
+func parseSocket(b []byte) (c connection, ok bool) {
+	if len(b) < diagMessage {
+		return c, false
+	}
+	addr := func(at int) netip.Addr {
+		if b[0] == unix.AF_INET {
+			return netip.AddrFrom4([4]byte(b[at : at+4]))
+		}
+		return netip.AddrFrom16([16]byte(b[at : at+16])).Unmap()
+	}
+	c.local = netip.AddrPortFrom(addr(8), binary.BigEndian.Uint16(b[4:]))
+	c.remote = netip.AddrPortFrom(addr(24), binary.BigEndian.Uint16(b[6:]))
+	return c, !c.remote.Addr().IsLoopback() && c.local.Addr() != c.remote.Addr()
+}

@@ -1,0 +1,413 @@
+package nft
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"smartdns/routing"
+)
+
+// Names of our sets and chains that do not come from the file.
+const (
+	setLANIfs    = "lan_ifs"
+	setUplinks   = "uplinks"
+	setSkip      = "skip_ifs"
+	setTunnels   = "tunnel_ifs"
+	setLAN       = "lan"
+	setLocal     = "local"
+	setHome      = "home"
+	chainDirect  = "new_direct"
+	chainDetour  = "new_revocable"
+	chainDecide  = "classify"
+	countInvalid = "invalid"
+	countSpoof   = "spoofed"
+	countInbound = "inbound"
+)
+
+func newChain(p routing.Path) string   { return "new_" + ident(string(p)) }
+func toChain(p routing.Path) string    { return "to_" + ident(string(p)) }
+func fromChain(p routing.Path) string  { return "from_" + ident(string(p)) }
+func strayCount(p routing.Path) string { return "stray_" + ident(string(p)) }
+func downCount(p routing.Path) string  { return "rejected_" + ident(string(p)) }
+func lockCount(p routing.Path) string  { return "locked_" + ident(string(p)) }
+
+func (r Ruleset) direct() uint32    { return r.field().Value(routing.MarkDirect) }
+func (r Ruleset) revocable() uint32 { return r.field().Value(routing.MarkRevocable) }
+func (r Ruleset) flow() marking     { return flow(r.field()) }
+func (r Ruleset) packet() marking   { return packet(r.field()) }
+func (t Tunnel) name() string       { return string(t.Path) }
+
+func rules(rs ...rule) []rule { return rs }
+
+func on(terms ...term) rule { return rule{terms: terms} }
+
+// because gives the rule a comment that nft lists too.
+func (r rule) because(text string) rule {
+	r.comment = text
+	return r
+}
+
+// chains builds the table's chains in the order in which a packet meets them.
+func (r Ruleset) chains() []chain {
+	out := []chain{r.early(), r.earlyOutput()}
+	if r.DNS.Redirect != 0 {
+		out = append(out, r.dstnat())
+	}
+	out = append(out, r.flows(), r.steer(), r.output(), r.input(), r.forward(), r.postrouting())
+	if len(r.Tunnels) > 0 {
+		out = append(out, r.srcnat())
+	}
+	out = append(out, r.classify(), r.decided(routing.Direct, r.direct()))
+	if slices.ContainsFunc(r.Tunnels, Tunnel.detours) {
+		out = append(out, chain{name: chainDetour, about: "direct only while the tunnel is down",
+			rules: rules(on(count(chainDetour), r.flow().set(r.revocable())))})
+	}
+	for _, t := range r.Tunnels {
+		out = append(out, r.begin(t), r.into(t), r.outOf(t))
+	}
+	return out
+}
+
+func (t Tunnel) detours() bool { return !t.Up && t.WhenDown == Detour }
+
+// decided gives a new flow its path.
+func (r Ruleset) decided(p routing.Path, mark uint32) chain {
+	return chain{name: newChain(p), about: "a new flow goes by " + string(p), rules: rules(on(count(newChain(p)), r.flow().set(mark)))}
+}
+
+// begin gives a new flow the tunnel as its path. A TCP segment in the middle of
+// a connection that conntrack does not know has been on its way elsewhere: it
+// is never re-routed.
+func (r Ruleset) begin(t Tunnel) chain {
+	c := r.decided(t.Path, t.Mark)
+	if t.detours() {
+		c.rules = rules(on(goTo(chainDetour)).because("when_down = direct"))
+	}
+	c.rules = slices.Concat(rules(on(isStray(), count(strayCount(t.Path)), rejectTCP())), c.rules)
+	return c
+}
+
+// into sends a packet into the tunnel, or says at once that it is down.
+func (r Ruleset) into(t Tunnel) chain {
+	c := chain{name: toChain(t.Path), about: "a packet goes into " + string(t.Path)}
+	if t.Up {
+		c.rules = rules(on(r.packet().set(t.Mark)))
+		return c
+	}
+	c.about = string(t.Path) + " is down: fail in milliseconds"
+	c.rules = rules(
+		on(tcp().only(), count(downCount(t.Path)), rejectTCP()),
+		on(count(downCount(t.Path)), reject()),
+	)
+	return c
+}
+
+// outOf is what happens to packets that come out of the tunnel.
+func (r Ruleset) outOf(t Tunnel) chain {
+	c := chain{name: fromChain(t.Path), about: "a packet came out of " + string(t.Path)}
+	for _, f := range families() {
+		if t.MTU > f.headers {
+			c.rules = append(c.rules, on(isSYN(), f.only(), clampTo(uint16(t.MTU-f.headers))))
+		}
+	}
+	c.rules = append(c.rules, on(isNew(), r.flow().set(t.Mark)).because("answered the way it came"))
+	return c
+}
+
+// early sees packets before conntrack. What comes out of a tunnel carries its
+// mark until steer, so that a strict reverse path filter finds the tunnel.
+func (r Ruleset) early() chain {
+	c := chain{name: "early", base: &hook{"filter", "prerouting", unix.NF_INET_PRE_ROUTING, -300, "raw"},
+		about: "before conntrack: our DNS is not tracked, tunnels cannot be spoofed"}
+	c.rules = r.untracked(in(), protocol.dport, toAddr)
+	for _, t := range r.Tunnels {
+		for _, p := range t.Addresses {
+			c.rules = append(c.rules, on(in().not(t.name()), toAddr(p.Addr()), notFromType(local()), count(countSpoof), drop()).because("CVE-2019-14899"))
+		}
+	}
+	for _, f := range families() {
+		c.rules = append(c.rules, on(in().among(setTunnels), f.from(setLAN), count(countSpoof), drop()))
+	}
+	for _, t := range r.Tunnels {
+		c.rules = append(c.rules, on(in().is(t.name()), r.packet().set(t.Mark)).because("for strict reverse path filters; see steer"))
+	}
+	return c
+}
+
+func (r Ruleset) earlyOutput() chain {
+	return chain{name: "early_output", base: &hook{"filter", "output", unix.NF_INET_LOCAL_OUT, -300, "raw"},
+		about: "before conntrack: our DNS is not tracked",
+		rules: r.untracked(out(), protocol.sport, fromAddr)}
+}
+
+// untracked exempts DNS over lo, and DNS between the LAN and our own LAN
+// addresses, from conntrack: at 20,000 queries/s its table overflows.
+func (r Ruleset) untracked(iface side, ours func(protocol, uint16) term, addr func(netip.Addr) term) []rule {
+	var out []rule
+	var ports []uint16
+	for _, l := range r.DNS.Listen {
+		ports = append(ports, l.Port())
+	}
+	slices.Sort(ports)
+	for _, n := range slices.Compact(ports) {
+		for _, p := range []protocol{udp(), tcp()} {
+			out = append(out, on(iface.is("lo"), p.dport(n), notrack()), on(iface.is("lo"), p.sport(n), notrack()))
+		}
+	}
+	for _, l := range r.DNS.Listen {
+		if a := l.Addr().Unmap(); a.IsLoopback() || a.IsUnspecified() || l.Port() == r.DNS.Redirect {
+			continue
+		}
+		for _, p := range []protocol{udp(), tcp()} {
+			out = append(out, on(iface.among(setLANIfs), addr(l.Addr().Unmap().WithZone("")), ours(p, l.Port()), notrack()))
+		}
+	}
+	return out
+}
+
+func (r Ruleset) dstnat() chain {
+	c := chain{name: "dstnat", base: &hook{"nat", "prerouting", unix.NF_INET_PRE_ROUTING, -100, "dstnat"},
+		about: "LAN clients that ask another DNS server ask us"}
+	for _, f := range families() {
+		c.rules = append(c.rules, on(in().among(setLANIfs), f.to(setLocal), ret()))
+	}
+	for _, p := range []protocol{udp(), tcp()} {
+		c.rules = append(c.rules, on(in().among(setLANIfs), p.dport(53), redirect(r.DNS.Redirect)))
+	}
+	return c
+}
+
+// flows decides new flows that come in. It writes conntrack marks only, and
+// sees destinations after their translation: a redirected query stays here.
+func (r Ruleset) flows() chain {
+	c := chain{name: "flows", base: &hook{"filter", "prerouting", unix.NF_INET_PRE_ROUTING, -90, "dstnat + 10"},
+		about: "new flows from the LAN, containers and virtual machines get their path"}
+	c.rules = rules(
+		on(r.flow().is(r.direct()), ret()),
+		on(in().is("lo"), ret()),
+		on(in().among(setSkip), ret()),
+	)
+	for _, t := range r.Tunnels {
+		c.rules = append(c.rules, on(in().is(t.name()), goTo(fromChain(t.Path))))
+	}
+	c.rules = append(c.rules,
+		on(in().among(setUplinks), ret()).because("answered the way it came"),
+		on(in().among(setLANIfs), isInvalid(), count(countInvalid), drop()).because("would leave with its private source"),
+		on(isNew(), r.flow().is(0), goTo(chainDecide)),
+	)
+	return c
+}
+
+// steer is the only place where packets passing through get marks: those
+// heading for a tunnel its mark, all others of the LAN direct. An unmarked
+// packet of the LAN is routed into the tunnel by a rule: the third lock, which
+// holds without this table.
+func (r Ruleset) steer() chain {
+	c := chain{name: "steer", base: &hook{"filter", "prerouting", unix.NF_INET_PRE_ROUTING, 300, "300"},
+		about: "packets passing through are marked for the way of their flow"}
+	c.rules = rules(
+		on(in().is("lo"), ret()),
+		on(in().among(setSkip), ret()),
+		on(in().among(setTunnels), r.packet().set(0), ret()).because("out of a tunnel: never marked"),
+		on(in().among(setUplinks), ret()),
+	)
+	for _, t := range r.Tunnels {
+		c.rules = append(c.rules, on(r.flow().is(t.Mark), goTo(toChain(t.Path))))
+	}
+	c.rules = append(c.rules, on(in().among(setLANIfs), r.packet().set(r.direct())))
+	return c
+}
+
+// output decides and marks what this host itself sends. Sockets of ours carry
+// the mark of their path from the start; they also probe a tunnel that is down.
+func (r Ruleset) output() chain {
+	c := chain{name: "output", base: &hook{"route", "output", unix.NF_INET_LOCAL_OUT, -150, "mangle"},
+		about: "this host's own flows get their path, and their packets its mark"}
+	c.rules = rules(
+		on(out().is("lo"), ret()),
+		on(out().among(setLANIfs), ret()).because("answers, errors and resets to clients"),
+		on(out().among(setSkip), ret()),
+		on(r.packet().is(r.direct()), r.flow().set(r.direct()), ret()).because("our own sockets"),
+	)
+	for _, t := range r.Tunnels {
+		c.rules = append(c.rules, on(r.packet().is(t.Mark), r.flow().set(t.Mark), ret()).because("our own sockets"))
+	}
+	c.rules = append(c.rules, on(r.flow().is(r.direct()), ret()))
+	for _, f := range families() {
+		c.rules = append(c.rules, on(isRelated(), f.to(setLocal), ret()).because("errors and resets to containers"))
+	}
+	c.rules = append(c.rules,
+		on(udp().sport(68), udp().dport(67), goTo(chainDirect)).because("DHCP"),
+		on(udp().sport(546), udp().dport(547), goTo(chainDirect)).because("DHCPv6"),
+		on(isNew(), r.flow().is(0), jump(chainDecide)),
+	)
+	for _, t := range r.Tunnels {
+		c.rules = append(c.rules, on(r.flow().is(t.Mark), goTo(toChain(t.Path))))
+	}
+	return c
+}
+
+// classify is the order of addresses.
+func (r Ruleset) classify() chain {
+	c := chain{name: chainDecide, about: "which way a new flow goes: the first match wins"}
+	add := func(why, target string, matches ...term) {
+		c.rules = append(c.rules, on(append(matches, goTo(target))...).because(why))
+	}
+	both := func(why, target, set string) {
+		for _, f := range families() {
+			add(why, target, f.to(set))
+		}
+	}
+	c.rules = rules(on(toType(local()), ret()), on(toType(broadcast()), ret()))
+	both("LAN", chainDirect, setLAN)
+	for _, s := range []string{"169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32", "fe80::/10", "ff00::/8"} {
+		add("link-local, multicast", chainDirect, toPrefix(netip.MustParsePrefix(s)))
+	}
+	o := r.order()
+	written := func(lines []AddressRule) {
+		for _, l := range lines {
+			if l.Match.Kind == MatchList {
+				both(l.Text, newChain(l.Via), ident(l.Match.List))
+			} else {
+				add(l.Text, newChain(l.Via), toPrefix(l.Match.Prefix.Masked()))
+			}
+		}
+	}
+	written(o.early)
+	for _, t := range r.Tunnels {
+		for _, p := range t.own() {
+			add(string(t.Path)+"'s own", newChain(t.Path), toPrefix(p))
+		}
+	}
+	both("private", newChain(o.private), setLocal)
+	written(o.middle)
+	for _, p := range r.Paths() {
+		both("marks", newChain(p), ident(string(p)))
+	}
+	if o.home != "" {
+		both("home", newChain(o.home), setHome)
+	}
+	written(o.late)
+	add("everything else", newChain(r.defaultPath()))
+	return c
+}
+
+// own returns the subnets that always go through t, without repetition.
+func (t Tunnel) own() []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range slices.Concat(t.Addresses, t.Own) {
+		if p = p.Masked(); p.Bits() > 0 && !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// ordering is where the lines of the file stand among the other addresses.
+type ordering struct {
+	early, middle, late []AddressRule // before private; between private and the marks; after home
+	private, home       routing.Path  // home is "" when no line says home
+}
+
+// order keeps "first match wins" among the lines of the file, as far as marks
+// have to stand between private and home. A line after home is tested after
+// home.
+func (r Ruleset) order() ordering {
+	o := ordering{}
+	for _, l := range r.Decide.Rules {
+		switch {
+		case l.Match.Kind == MatchPrivate:
+			if o.private == "" {
+				o.private = l.Via
+			}
+		case l.Match.Kind == MatchHome:
+			if o.home == "" {
+				o.home = l.Via
+			}
+		case o.home != "":
+			o.late = append(o.late, l)
+		case o.private != "":
+			o.middle = append(o.middle, l)
+		default:
+			o.early = append(o.early, l)
+		}
+	}
+	if o.private == "" {
+		o.private = routing.Direct
+	}
+	return o
+}
+
+func (r Ruleset) input() chain {
+	return chain{name: "input", base: &hook{"filter", "input", unix.NF_INET_LOCAL_IN, 0, "filter"},
+		about: "inbound = block", rules: r.blocked()}
+}
+
+// blocked drops new connections out of tunnels with inbound = block.
+func (r Ruleset) blocked() []rule {
+	var out []rule
+	for _, t := range r.Tunnels {
+		if t.Inbound == InboundBlock {
+			out = append(out, on(in().is(t.name()), isNew(), count(countInbound), drop()))
+		}
+	}
+	return out
+}
+
+func (r Ruleset) forward() chain {
+	c := chain{name: "forward", base: &hook{"filter", "forward", unix.NF_INET_FORWARD, 0, "filter"},
+		about: "inbound = block; nobody outside uses the forwarding that we turned on", rules: r.blocked()}
+	if r.Interfaces.Forwarding {
+		c.rules = append(c.rules,
+			on(in().among(setUplinks), isForwardedPort(), ret()).because("port forwards of the admin"),
+			on(in().among(setUplinks), out().among(setLANIfs), isNew(), count(countInbound), drop()),
+			on(in().among(setUplinks), out().among(setTunnels), isNew(), count(countInbound), drop()),
+		)
+	}
+	return c
+}
+
+// postrouting is the lock that holds whatever routed the packet here. On the
+// uplinks it asks the flow too: other software may have taken the packet's mark.
+func (r Ruleset) postrouting() chain {
+	c := chain{name: "postrouting", base: &hook{"filter", "postrouting", unix.NF_INET_POST_ROUTING, -150, "mangle"},
+		about: "the lock: what belongs into a tunnel leaves by it or not at all"}
+	for _, t := range r.Tunnels {
+		c.rules = append(c.rules, on(out().is(t.name()), isSYN(), clampToRoute()))
+	}
+	c.rules = append(c.rules, on(out().is("lo"), ret()), on(out().among(setLANIfs), ret()))
+	for _, t := range r.Tunnels {
+		c.rules = append(c.rules, on(out().not(t.name()), r.packet().is(t.Mark), count(lockCount(t.Path)), drop()))
+	}
+	for _, t := range r.Tunnels {
+		c.rules = append(c.rules, on(out().among(setUplinks), r.flow().is(t.Mark), count(lockCount(t.Path)), drop()))
+	}
+	return c
+}
+
+func (r Ruleset) srcnat() chain {
+	c := chain{name: "srcnat", base: &hook{"nat", "postrouting", unix.NF_INET_POST_ROUTING, 100, "srcnat"},
+		about: "into a tunnel only with its own address"}
+	for _, t := range r.Tunnels {
+		c.rules = append(c.rules, on(out().is(t.name()), masquerade()))
+	}
+	return c
+}
+
+// ident makes a name that nft takes without quotes.
+func ident(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		letter := 'a' <= c|0x20 && c|0x20 <= 'z' || c == '_'
+		if !letter && (i == 0 || !('0' <= c && c <= '9' || c == '-' || c == '.')) {
+			b[i] = '_'
+		}
+	}
+	if len(s) > 0 && '0' <= s[0] && s[0] <= '9' {
+		return fmt.Sprintf("_%s%s", s[:1], b[1:])
+	}
+	return string(b)
+}

@@ -1,0 +1,133 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// Numbers of ctnetlink that x/sys does not name.
+const (
+	ctNew    = 0 // IPCTNL_MSG_CT_NEW
+	ctDelete = 2 // IPCTNL_MSG_CT_DELETE
+
+	ctaTupleOrig  = 1
+	ctaTupleReply = 2
+	ctaStatus     = 3
+	ctaProtoinfo  = 4
+	ctaTimeout    = 7
+	ctaMark       = 8
+	ctaMarkMask   = 21
+
+	ctaTupleIP    = 1
+	ctaTupleProto = 2
+	ctaIPv4Src    = 1
+	ctaIPv4Dst    = 2
+	ctaIPv6Src    = 3
+	ctaIPv6Dst    = 4
+	ctaProtoNum   = 1
+	ctaProtoSport = 2
+	ctaProtoDport = 3
+
+	ctaProtoinfoTCP   = 1
+	ctaTCPState       = 1
+	ctaTCPFlagsOrig   = 4
+	ctaTCPFlagsReply  = 5
+	tcpEstablished    = 3    // TCP_CONNTRACK_ESTABLISHED
+	tcpBeLiberal      = 0x08 // IP_CT_TCP_FLAG_BE_LIBERAL
+	statusSeenReply   = 1 << 1
+	statusAssured     = 1 << 2
+	statusConfirmed   = 1 << 3
+	establishedExpiry = 5 * 24 * 60 * 60 // the kernel's default, in seconds
+)
+
+// deleteFlows ends the conntrack entries whose mark has that value under mask.
+// The next packet of such a flow looks like that of a new one.
+func deleteFlows(mark, mask uint32) error {
+	c, err := dial(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	var m messages
+	err = c.request(&m, func(m *messages) {
+		m.begin(unix.NFNL_SUBSYS_CTNETLINK<<8|ctDelete, unix.NLM_F_ACK, unix.AF_UNSPEC, 0)
+		m.u32(ctaMark, mark)
+		m.u32(ctaMarkMask, mask)
+		m.end()
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
+}
+
+// connection is a TCP connection of this host.
+type connection struct {
+	local, remote netip.AddrPort
+}
+
+// track gives each connection an entry with the mark, unless it has one. It
+// returns how many got one.
+func track(connections []connection, mark uint32) (n int, err error) {
+	c, err := dial(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return 0, err
+	}
+	defer c.close()
+	var m messages
+	for _, tcp := range connections {
+		err := c.request(&m, func(m *messages) { newEntry(m, tcp, mark) })
+		switch {
+		case err == nil:
+			n++
+		case !errors.Is(err, unix.EEXIST):
+			return n, fmt.Errorf("tracking the connection %s to %s: %w", tcp.local, tcp.remote, err)
+		}
+	}
+	return n, nil
+}
+
+// newEntry describes an established connection. Its sequence numbers are not
+// known, so the entry takes any.
+func newEntry(m *messages, c connection, mark uint32) {
+	family := byte(unix.AF_INET6)
+	if c.local.Addr().Is4() {
+		family = unix.AF_INET
+	}
+	m.begin(unix.NFNL_SUBSYS_CTNETLINK<<8|ctNew, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL, family, 0)
+	tuple(m, ctaTupleOrig, c.local, c.remote)
+	tuple(m, ctaTupleReply, c.remote, c.local)
+	m.u32(ctaStatus, statusSeenReply|statusAssured|statusConfirmed)
+	m.u32(ctaTimeout, establishedExpiry)
+	m.u32(ctaMark, mark)
+	info := m.nest(ctaProtoinfo)
+	tcp := m.nest(ctaProtoinfoTCP)
+	m.bytes(ctaTCPState, []byte{tcpEstablished})
+	m.bytes(ctaTCPFlagsOrig, []byte{tcpBeLiberal, tcpBeLiberal})
+	m.bytes(ctaTCPFlagsReply, []byte{tcpBeLiberal, tcpBeLiberal})
+	m.close(tcp)
+	m.close(info)
+	m.end()
+}
+
+func tuple(m *messages, typ uint16, src, dst netip.AddrPort) {
+	t := m.nest(typ)
+	ip := m.nest(ctaTupleIP)
+	if src.Addr().Is4() {
+		m.bytes(ctaIPv4Src, src.Addr().AsSlice())
+		m.bytes(ctaIPv4Dst, dst.Addr().AsSlice())
+	} else {
+		m.bytes(ctaIPv6Src, src.Addr().AsSlice())
+		m.bytes(ctaIPv6Dst, dst.Addr().AsSlice())
+	}
+	m.close(ip)
+	proto := m.nest(ctaTupleProto)
+	m.bytes(ctaProtoNum, []byte{unix.IPPROTO_TCP})
+	m.bytes(ctaProtoSport, port(src.Port()))
+	m.bytes(ctaProtoDport, port(dst.Port()))
+	m.close(proto)
+	m.close(t)
+}

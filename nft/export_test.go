@@ -1,0 +1,80 @@
+package nft
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"smartdns/routing"
+)
+
+// DeleteFlows is for tests that play an admin with conntrack -D.
+func DeleteFlows(mark, mask uint32) error { return deleteFlows(mark, mask) }
+
+// Enough is the rule of renewal.
+func Enough(left, least time.Duration) bool { return enough(left, least) }
+
+// ExplainAbsence is what Open says when the first question gets that answer.
+func ExplainAbsence(err error) error { return explainAbsence(err) }
+
+// Commits counts the messages sent to the kernel on the socket that marks.
+func Commits(t *Table) uint32 {
+	t.owner.mu.Lock()
+	defer t.owner.mu.Unlock()
+	return t.owner.seq
+}
+
+// Filled waits for the ledger to know every mark in the kernel.
+func Filled(t *Table) error { return t.marks.fill(t.ledger) }
+
+// EmitMarks describes the transaction for marks that the ledger does not know;
+// a complete ledger knows that the kernel does not have them either.
+func EmitMarks(complete bool, paths []routing.Path, marks []routing.Mark) (out []string) {
+	l := newLedger()
+	l.setPaths(paths)
+	l.complete = complete
+	var batch []pending
+	if _, _, err := l.missing(time.Now(), []*request{{marks: marks}}, true, &batch); err != nil {
+		return []string{err.Error()}
+	}
+	var m messages
+	m.batchBegin()
+	l.emit(&m, batch)
+	m.batchEnd()
+	walk(m.buf, func(typ, flags uint16, _, _ uint32, body []byte) error {
+		out = append(out, describe(typ, flags, body))
+		return nil
+	})
+	return out
+}
+
+func describe(typ, flags uint16, body []byte) string {
+	what := ""
+	switch typ {
+	case unix.NFNL_MSG_BATCH_BEGIN:
+		return "begin"
+	case unix.NFNL_MSG_BATCH_END:
+		return "end"
+	case unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWSETELEM:
+		what = "add"
+	case unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELSETELEM:
+		what = "delete"
+	}
+	var elements []string
+	attributes(find(body[genLen:], unix.NFTA_SET_ELEM_LIST_ELEMENTS), func(_ uint16, v []byte) bool {
+		a, _ := netip.AddrFromSlice(find(find(v, unix.NFTA_SET_ELEM_KEY), unix.NFTA_DATA_VALUE))
+		elements = append(elements, a.String())
+		if timeout := find(v, unix.NFTA_SET_ELEM_TIMEOUT); timeout != nil {
+			elements = append(elements, (time.Duration(be64(timeout)) * time.Millisecond).String())
+		}
+		return true
+	})
+	s := fmt.Sprintf("%s %s [%s]", what, text(find(body[genLen:], unix.NFTA_SET_ELEM_LIST_SET)), strings.Join(elements, " "))
+	if flags&unix.NLM_F_ACK != 0 {
+		s += " acknowledge"
+	}
+	return s
+}

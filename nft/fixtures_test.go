@@ -1,0 +1,87 @@
+package nft_test
+
+import (
+	"net/netip"
+
+	"smartdns/nft"
+	"smartdns/routing"
+)
+
+func prefixes(s ...string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range s {
+		out = append(out, netip.MustParsePrefix(p))
+	}
+	return out
+}
+
+func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+// gateway is a host with a LAN, one uplink and one tunnel that is up.
+func gateway() nft.Ruleset {
+	return nft.Ruleset{
+		Field: routing.DefaultField,
+		Tunnels: []nft.Tunnel{{
+			Path: "wg0", Mark: routing.DefaultField.Tunnel(0), Up: true, MTU: 1420,
+			Addresses: prefixes("10.9.0.2/32", "fd09::2/128"),
+			Own:       prefixes("10.9.0.1/32", "10.9.0.0/24"),
+		}},
+		Interfaces: nft.Interfaces{LAN: []string{"lan0"}, Uplinks: []string{"wan0"}, Forwarding: true},
+		Addresses: nft.Addresses{
+			LAN:  prefixes("192.168.8.0/24", "fd08::/64"),
+			Home: prefixes("39.156.0.0/16", "2408:8000::/20"),
+		},
+		Decide: nft.Decide{
+			Rules: []nft.AddressRule{
+				{Match: nft.Match{Kind: nft.MatchPrivate}, Via: routing.Direct, Text: "addresses[0]"},
+				{Match: nft.Match{Kind: nft.MatchHome}, Via: routing.Direct, Text: "addresses[0]"},
+			},
+			Default: "wg0",
+		},
+		DNS: nft.DNS{
+			Listen:   []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53"), netip.MustParseAddrPort("[::1]:53"), netip.MustParseAddrPort("192.168.8.1:53")},
+			Redirect: 5300,
+		},
+		SetSize: 4096,
+	}
+}
+
+// host is a machine with one tunnel that serves nobody else.
+func host() nft.Ruleset {
+	r := gateway()
+	r.Interfaces = nft.Interfaces{Uplinks: []string{"wan0"}, Skip: []string{"tailscale0"}}
+	r.Addresses.LAN = nil
+	r.DNS = nft.DNS{Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53")}}
+	return r
+}
+
+// twoTunnels has lines of the file of every kind, one tunnel down and blocked,
+// the other detoured.
+func twoTunnels() nft.Ruleset {
+	r := gateway()
+	r.Tunnels[0].Up = false
+	r.Tunnels = append(r.Tunnels, nft.Tunnel{
+		Path: "office", Mark: routing.DefaultField.Tunnel(1), WhenDown: nft.Detour, Inbound: nft.InboundAllow, MTU: 1380,
+		Addresses: prefixes("10.20.0.7/24"), Own: prefixes("10.20.0.0/16"),
+	})
+	r.Addresses.Lists = []nft.List{{Name: "office-nets", Prefixes: prefixes("203.0.113.0/25", "203.0.113.128/25", "198.51.100.7/32")}}
+	r.Decide.Rules = append([]nft.AddressRule{
+		{Match: nft.Match{Kind: nft.MatchPrefix, Prefix: netip.MustParsePrefix("192.0.2.0/24")}, Via: "office", Text: "addresses[0]"},
+		{Match: nft.Match{Kind: nft.MatchList, List: "office-nets"}, Via: "office", Text: "addresses[1]"},
+	}, r.Decide.Rules...)
+	return r
+}
+
+// defaultDirect sends only marked addresses into the tunnel.
+func defaultDirect() nft.Ruleset {
+	r := host()
+	r.Decide = nft.Decide{Default: routing.Direct}
+	return r
+}
+
+func rulesets() map[string]nft.Ruleset {
+	return map[string]nft.Ruleset{
+		"gateway": gateway(), "host": host(), "two-tunnels": twoTunnels(), "default-direct": defaultDirect(),
+		"no-tunnel": {Interfaces: nft.Interfaces{Uplinks: []string{"wan0"}}},
+	}
+}

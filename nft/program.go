@@ -1,0 +1,319 @@
+package nft
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"go4.org/netipx"
+	"golang.org/x/sys/unix"
+
+	"smartdns/routing"
+)
+
+// A program is the table as objects: each prints as nft text and is written as
+// netlink messages from the same value.
+type program struct {
+	counters []string
+	sets     []set
+	chains   []chain
+	paths    []routing.Path
+	field    routing.Field
+	marks    []uint32 // of the tunnels
+	moves    []move
+}
+
+// A chain with a base is called by the kernel, any other by rules.
+type chain struct {
+	name  string
+	base  *hook
+	about string // for readers of the text
+	rules []rule
+}
+
+// hook is where the kernel calls a chain.
+type hook struct {
+	kind     string
+	name     string
+	number   uint32
+	priority int32
+	text     string // the priority in words
+}
+
+// setKind is what a set's keys are.
+type setKind struct {
+	text   string
+	magic  uint32 // as the nft program numbers it
+	length uint32
+	family family
+}
+
+func addresses(f family) setKind {
+	if f.size == 4 {
+		return setKind{"ipv4_addr", 7, 4, f}
+	}
+	return setKind{"ipv6_addr", 8, 16, f}
+}
+
+func interfaces() setKind { return setKind{"ifname", 41, unix.IFNAMSIZ, family{}} }
+
+// A set is static, with its elements, or one of marks, whose elements the
+// Marker adds.
+type set struct {
+	name   string
+	kind   setKind
+	marks  bool
+	size   uint32
+	ranges []netipx.IPRange
+	names  []string
+}
+
+// A move deletes the conntrack entries with a mark when a chain changes: flows
+// of a tunnel that went down go direct, and come back when it is up again.
+type move struct {
+	chain string
+	mark  uint32
+	field routing.Field
+}
+
+func (r Ruleset) program() program {
+	p := program{chains: r.chains(), paths: r.Paths(), sets: r.sets(), field: r.field()}
+	for _, c := range p.chains {
+		for _, rule := range c.rules {
+			for _, t := range rule.terms {
+				if name, ok := strings.CutPrefix(t.text, "counter name "); ok {
+					p.counters = append(p.counters, strings.Trim(name, `"`))
+				}
+			}
+		}
+	}
+	slices.Sort(p.counters)
+	p.counters = slices.Compact(p.counters)
+	for _, t := range r.Tunnels {
+		mark := r.revocable()
+		if t.detours() {
+			mark = t.Mark
+		}
+		p.marks = append(p.marks, t.Mark)
+		p.moves = append(p.moves, move{newChain(t.Path), mark, r.field()})
+	}
+	return p
+}
+
+func (r Ruleset) sets() []set {
+	var tunnels []string
+	for _, t := range r.Tunnels {
+		tunnels = append(tunnels, string(t.Path))
+	}
+	uplinks := slices.DeleteFunc(slices.Clone(r.Interfaces.Uplinks), func(s string) bool { return slices.Contains(r.Interfaces.LAN, s) })
+	out := []set{
+		{name: setLANIfs, kind: interfaces(), names: sorted(r.Interfaces.LAN)},
+		{name: setUplinks, kind: interfaces(), names: sorted(uplinks)},
+		{name: setSkip, kind: interfaces(), names: sorted(r.Interfaces.Skip)},
+		{name: setTunnels, kind: interfaces(), names: sorted(tunnels)},
+	}
+	private := r.Addresses.Private
+	if private == nil {
+		private = Private()
+	}
+	out = append(out, static(setLAN, r.Addresses.LAN)...)
+	out = append(out, static(setLocal, slices.Concat(private, r.Addresses.LAN))...)
+	out = append(out, static(setHome, r.Addresses.Home)...)
+	for _, l := range r.Addresses.Lists {
+		out = append(out, static(ident(l.Name), l.Prefixes)...)
+	}
+	for _, p := range r.Paths() {
+		for _, f := range families() {
+			size := r.SetSize
+			if size == 0 {
+				size = DefaultSetSize
+			}
+			out = append(out, set{name: setOf(p, f), kind: addresses(f), marks: true, size: size})
+		}
+	}
+	return out
+}
+
+func sorted(s []string) []string {
+	s = slices.Clone(s)
+	slices.Sort(s)
+	return slices.Compact(s)
+}
+
+// static returns the sets of both families. The kernel merges nothing and
+// refuses overlaps, so the ranges neither overlap nor touch.
+func static(name string, prefixes []netip.Prefix) []set {
+	var b netipx.IPSetBuilder
+	for _, p := range prefixes {
+		b.AddPrefix(p)
+	}
+	all, _ := b.IPSet() // its only error is an invalid prefix, which adds nothing
+	s4, s6 := set{name: name + "_4", kind: addresses(v4())}, set{name: name + "_6", kind: addresses(v6())}
+	if all != nil {
+		for _, r := range all.Ranges() {
+			if r.From().Is4() {
+				s4.ranges = append(s4.ranges, r)
+			} else {
+				s6.ranges = append(s6.ranges, r)
+			}
+		}
+	}
+	return []set{s4, s6}
+}
+
+// check reports two objects of one name.
+func (p program) check() error {
+	seen := map[string]bool{}
+	for _, s := range p.sets {
+		if seen[s.name] {
+			return fmt.Errorf("two sets would be called %s: rename the list or the tunnel", s.name)
+		}
+		seen[s.name] = true
+	}
+	clear(seen)
+	for _, c := range p.chains {
+		if seen[c.name] {
+			return fmt.Errorf("two chains would be called %s: rename the tunnel", c.name)
+		}
+		seen[c.name] = true
+	}
+	return nil
+}
+
+// interval reports whether the set's elements are ranges.
+func (s set) interval() bool { return !s.marks && s.kind.family.size != 0 }
+
+func (s set) flags() uint32 {
+	switch {
+	case s.marks:
+		return unix.NFT_SET_TIMEOUT
+	case s.interval():
+		return unix.NFT_SET_INTERVAL
+	}
+	return 0
+}
+
+// An element is a key of a set; in a set of ranges it is where one begins, or
+// the first key after one.
+type element struct {
+	key [16]byte
+	end bool
+}
+
+// elements returns the static elements as the kernel takes them.
+func (s set) elements() []element {
+	out := make([]element, 0, len(s.names)+2*len(s.ranges))
+	for _, n := range s.names {
+		var e element
+		copy(e.key[:], n)
+		out = append(out, e)
+	}
+	for _, r := range s.ranges {
+		out = append(out, element{key: keyOf(r.From())})
+		if next := r.To().Next(); next.IsValid() { // a range up to the last address has no end
+			out = append(out, element{key: keyOf(next), end: true})
+		}
+	}
+	return out
+}
+
+// keyOf returns the address as the first bytes of a key.
+func keyOf(a netip.Addr) (k [16]byte) {
+	if a.Is4() {
+		b := a.As4()
+		copy(k[:], b[:])
+		return k
+	}
+	return a.As16()
+}
+
+// inlineElements is how many elements a set shows in the text that people read.
+const inlineElements = 24
+
+func (p program) text(full bool) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# smartdns: every flow leaves by its path or not at all; a path is direct or a tunnel\n")
+	fmt.Fprintf(&b, "table inet %s {\n", TableName)
+	for _, c := range p.counters {
+		fmt.Fprintf(&b, "\tcounter %s {\n\t}\n", c)
+	}
+	for _, s := range p.sets {
+		fmt.Fprintf(&b, "\n%s", indent(s.text(full)))
+	}
+	for _, c := range p.chains {
+		fmt.Fprintf(&b, "\n%s", indent(c.text()))
+	}
+	b.WriteString("}\n")
+	return b.String()
+}
+
+func indent(s string) string {
+	var b strings.Builder
+	for l := range strings.Lines(s) {
+		b.WriteString("\t" + l)
+	}
+	return b.String()
+}
+
+func (s set) text(full bool) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "set %s {\n\ttype %s\n", s.name, s.kind.text)
+	if s.size > 0 {
+		fmt.Fprintf(&b, "\tsize %d\n", s.size)
+	}
+	if s.marks {
+		b.WriteString("\tflags timeout\n")
+	}
+	if s.interval() {
+		b.WriteString("\tflags interval\n")
+	}
+	items := s.items()
+	switch {
+	case len(items) == 0:
+	case len(items) > inlineElements && !full:
+		fmt.Fprintf(&b, "\t# %d elements, not shown here\n", len(items))
+	default:
+		fmt.Fprintf(&b, "\telements = { %s }\n", strings.Join(items, ",\n\t\t     "))
+	}
+	b.WriteString("}\n")
+	return b.String()
+}
+
+// items returns the static elements as people write them.
+func (s set) items() []string {
+	out := make([]string, 0, len(s.names)+len(s.ranges))
+	for _, n := range s.names {
+		out = append(out, fmt.Sprintf("%q", n))
+	}
+	for _, r := range s.ranges {
+		if p, ok := r.Prefix(); ok && p.IsSingleIP() {
+			out = append(out, p.Addr().String())
+		} else if ok {
+			out = append(out, p.String())
+		} else {
+			out = append(out, r.String())
+		}
+	}
+	return out
+}
+
+func (c chain) text() string {
+	var b strings.Builder
+	if c.about != "" {
+		fmt.Fprintf(&b, "# %s\n", c.about)
+	}
+	fmt.Fprintf(&b, "chain %s {\n", c.name)
+	if c.base != nil {
+		fmt.Fprintf(&b, "\t%s\n", c.base)
+	}
+	for _, r := range c.rules {
+		fmt.Fprintf(&b, "\t%s\n", r)
+	}
+	b.WriteString("}\n")
+	return b.String()
+}
+
+func (h hook) String() string {
+	return fmt.Sprintf("type %s hook %s priority %s; policy accept;", h.kind, h.name, h.text)
+}
