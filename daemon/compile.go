@@ -8,6 +8,7 @@ import (
 
 	"smartdns/configs"
 	"smartdns/geo"
+	"smartdns/geo/list"
 	"smartdns/nft"
 	"smartdns/resolver/policy"
 	"smartdns/routing"
@@ -22,7 +23,8 @@ type Parts struct {
 	Geo       *geo.Table
 	Names     *policy.Names
 	Addresses *policy.Addresses
-	Bogus     *addrSet
+	Forged    *addrSet // answers that only injectors give
+	Bogus     *addrSet // answers that mean NXDOMAIN
 	Sets      Sets
 	Lists     []api.List // those in use
 }
@@ -65,6 +67,8 @@ func Compile(c *configs.Config) (*Parts, error) {
 	p.Addresses, p.Sets, err = compileAddresses(c, l)
 	collect(err)
 	p.Bogus, err = compileBogus(c, l)
+	collect(err)
+	p.Forged, err = compileForged()
 	collect(err)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -170,4 +174,17 @@ func compileBogus(c *configs.Config, l *lists) (*addrSet, error) {
 		all = append(all, entries...)
 	}
 	return newAddrSet(all), errors.Join(errs...)
+}
+
+func compileForged() (*addrSet, error) {
+	var all []policy.PrefixEntry
+	for line, err := range list.Prefixes(geo.OpenForged()) {
+		if err != nil {
+			return nil, fmt.Errorf("reading the embedded forged answers: %w", err)
+		}
+		if line.Kind == list.Prefix {
+			all = append(all, policy.PrefixEntry{Prefix: line.Prefix, Line: line.Number})
+		}
+	}
+	return newAddrSet(all), nil
 }

@@ -129,18 +129,15 @@ func (e *engine) loop(ctx context.Context) {
 // part that fails is a failure until it works; the others go on.
 func (e *engine) converge(ctx context.Context) {
 	if e.routed() {
-		if e.drifted.Swap(false) {
+		if e.findLinks() || e.drifted.Swap(false) {
 			e.note("tunnels", e.restoreTunnels(ctx))
-		}
-		for _, t := range e.tunnels {
-			e.watchLink(t)
+			e.findLinks()
 		}
 	}
 	l := e.live()
 	e.publishLive(l)
 	e.note("listen", e.listen(l))
 	l.listen = e.server.Addrs()
-	l.redirect = len(l.listen) > 0
 	if e.routed() {
 		e.note("nft", e.setTable(ctx, l))
 		l.marking = true
@@ -227,6 +224,16 @@ func (e *engine) restoreTunnels(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// findLinks notes the index of every tunnel's link, and reports whether one is
+// gone.
+func (e *engine) findLinks() (gone bool) {
+	for _, t := range e.tunnels {
+		e.watchLink(t)
+		gone = gone || t.index == 0
+	}
+	return gone
+}
+
 // startDevices starts what has an index: its link is up by now.
 func (e *engine) startDevices() error {
 	var errs []error
@@ -265,6 +272,9 @@ func (e *engine) reload(ctx context.Context, next *Parts) error {
 	}
 	m := marks{field: e.marks.field, numbers: numbers}
 	pol, err := next.policy(m, e.geo, e.log)
+	if err == nil {
+		err = next.ownServer(e.routes.Status().Facts)
+	}
 	if err != nil {
 		return fmt.Errorf("reloading: %w", err)
 	}

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"fmt"
 	"math"
 	"net/netip"
 	"slices"
@@ -21,7 +22,6 @@ type live struct {
 	marking  bool // our nft table is in place
 	forwards bool // it was us who turned forwarding on
 	listen   []netip.AddrPort
-	redirect bool // LAN clients' port 53 can come to us: somebody listens
 }
 
 // link is a tunnel as it runs.
@@ -118,7 +118,7 @@ func (p *Parts) ruleset(l live) nft.Ruleset {
 		DNS:       nft.DNS{Listen: l.listen},
 		SetSize:   c.Marks.Size,
 	}
-	if l.redirect && c.Listen.Redirect {
+	if c.Listen.Redirect && servesLAN(c, l) {
 		r.DNS.Redirect = dnsPort
 	}
 	for _, t := range p.Tunnels {
@@ -179,6 +179,39 @@ func listenAddrs(c *configs.Config, f routing.Facts) []netip.AddrPort {
 	})
 	slices.SortFunc(all, netip.AddrPort.Compare)
 	return slices.Compact(all)
+}
+
+// servesLAN reports whether somebody listens where the redirect of LAN clients'
+// port 53 leads: an address of the LAN interface that they came in by.
+func servesLAN(c *configs.Config, l live) bool {
+	found := false
+	onLAN(c, l.facts, func(p netip.Prefix) {
+		found = found || slices.ContainsFunc(l.listen, func(a netip.AddrPort) bool {
+			return a.Port() == dnsPort && (a.Addr() == p.Addr() || a.Addr().IsUnspecified())
+		})
+	})
+	return found
+}
+
+// ownServer returns an error when a side's server is this very resolver: each
+// question would come back as another one.
+func (p *Parts) ownServer(f routing.Facts) error {
+	for _, s := range p.Config.Sides {
+		for _, server := range s.Servers {
+			for _, own := range listenAddrs(p.Config, f) {
+				mine := own.Addr() == server.Addr.Addr()
+				if own.Addr().IsUnspecified() {
+					for _, i := range f.Links {
+						mine = mine || slices.ContainsFunc(i.Addrs, func(a netip.Prefix) bool { return a.Addr() == server.Addr.Addr() })
+					}
+				}
+				if mine && own.Port() == server.Addr.Port() {
+					return fmt.Errorf("%s: [side.%s] servers: %s is where this program listens; name another server", s.Pos, s.Name, server.Text)
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // clients returns who may ask: this host by any of its addresses, the LAN by

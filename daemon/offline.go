@@ -88,7 +88,7 @@ func (p *Parts) wanted(facts routing.Facts, shown map[routing.Path]int) (live, e
 	}
 	l := live{
 		facts: facts, marks: marks{routing.DefaultField, numbers}, links: map[routing.Path]link{}, marking: true,
-		listen: listenAddrs(p.Config, facts), redirect: true,
+		listen: listenAddrs(p.Config, facts),
 	}
 	next := 1 << 30 // indexes that no link has
 	for _, t := range p.Tunnels {

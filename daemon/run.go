@@ -204,6 +204,9 @@ func (e *engine) bringUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := e.parts.ownServer(facts); err != nil {
+		return err
+	}
 	numbers, err := routing.Number(paths(e.parts), have.Numbers())
 	if err != nil {
 		return err

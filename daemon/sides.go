@@ -128,7 +128,7 @@ func (p *Parts) policy(m marks, g *geo.Handle, log *slog.Logger) (*resolver.Poli
 			Mode: resolver.Mode(c.Decide.Auto), Mixed: resolver.Mixed(c.Decide.Mixed),
 			Judge: judge, Home: homeSubnet(c.Decide.Home, p.Geo),
 		},
-		Poison:         resolver.Poison{Hold: c.Poison.Hold, Bogus: p.Bogus},
+		Poison:         resolver.Poison{Hold: c.Poison.Hold, Forged: p.Forged, Bogus: p.Bogus},
 		Geo:            g,
 		PrivateOK:      c.Decide.PrivateOK,
 		AnswerUnmarked: c.Marks.OnError == configs.OnErrorAnswer,

@@ -23,6 +23,9 @@ var cnPrefixes []byte
 //go:embed data/cn-domains.txt
 var cnDomains string
 
+//go:embed data/forged.txt
+var forged string
+
 // Embedded is the List of verdicts from the prefixes that are part of the
 // program. Line is then a line of geo/data/cn.txt.
 const Embedded = "embedded"
@@ -41,3 +44,7 @@ func (b *Builder) AddEmbedded() error {
 
 // OpenCNDomains returns the text of the list CNDomains, for list.Names.
 func OpenCNDomains() io.Reader { return strings.NewReader(cnDomains) }
+
+// OpenForged returns the text of the known forged answers that are part of the
+// program, for list.Prefixes.
+func OpenForged() io.Reader { return strings.NewReader(forged) }
