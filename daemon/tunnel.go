@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 
 	"smartdns/configs"
+	"smartdns/geo"
 	"smartdns/resolver"
 	"smartdns/resolver/dnsname"
 	"smartdns/resolver/upstream"
@@ -137,13 +139,23 @@ func (e *engine) lookups() []wg.Lookup {
 		}
 		return upstream.Group(group, upstream.Fastest)
 	}
+	// Forged answers are often where no provider can be. The address of a
+	// private network may be meant.
+	forged := e.parts.Forged
+	impossible := func(a netip.Addr) bool {
+		kind, _ := geo.Special(a)
+		return kind == geo.SpecialBogon || forged.Contains(a)
+	}
 	var all []wg.Lookup
 	for _, ex := range []upstream.Exchanger{
 		build(resolver.Domestic, func(configs.Server) bool { return true }),
 		build(resolver.Foreign, func(s configs.Server) bool { return s.Scheme == configs.SchemeTLS }),
 	} {
 		if ex != nil {
-			all = append(all, func(ctx context.Context, host string) ([]netip.Addr, error) { return lookupHost(ctx, ex, host) })
+			all = append(all, func(ctx context.Context, host string) ([]netip.Addr, error) {
+				addrs, err := lookupHost(ctx, ex, host)
+				return slices.DeleteFunc(addrs, impossible), err
+			})
 		}
 	}
 	return all

@@ -115,12 +115,15 @@ func (w *world) status() api.Status {
 // waitUp waits until the first tunnel has shaken hands.
 func (w *world) waitUp() {
 	w.t.Helper()
-	w.waitFor("the tunnel is up", 15*time.Second, func() error {
-		if s := w.status().Tunnels[0].State; s != "up" {
-			return fmt.Errorf("it is %s", s)
-		}
-		return nil
-	})
+	w.waitFor("the tunnel is up", 15*time.Second, w.tunnelUp)
+}
+
+// tunnelUp says why the first tunnel is not up.
+func (w *world) tunnelUp() error {
+	if s := w.status().Tunnels[0].State; s != "up" {
+		return fmt.Errorf("it is %s", s)
+	}
+	return nil
 }
 
 // waitFor asks until check is content, at the pace of the asking.
