@@ -135,8 +135,12 @@ func (e *engine) serve(ctx, life context.Context, control net.Listener) error {
 	g.Go(func() error { e.loop(inner); return nil })
 	g.Go(func() error { return serveControl(inner, control, web.Handler(e.source())) })
 	g.Go(func() error { e.followSignals(inner); return nil })
-	e.log.Info("ready", "listen", fmt.Sprint(e.server.Addrs()))
-	e.notify(sdnotify.Ready, sdnotify.Statusf("%s", e.status(inner).Summary))
+	now := e.status(inner)
+	for _, c := range now.Conditions {
+		e.log.Warn(c.What, "fix", c.Fix)
+	}
+	e.log.Info("ready: "+now.Summary, "listen", fmt.Sprint(e.server.Addrs()))
+	e.notify(sdnotify.Ready, sdnotify.Statusf("%s", now.Summary))
 	defer e.notify(sdnotify.Stopping)
 	return g.Wait()
 }

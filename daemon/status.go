@@ -30,6 +30,7 @@ func (e *engine) status(ctx context.Context) api.Status {
 	}
 	s.Conditions = e.conditions(v, s)
 	if v.table != nil {
+		s.Conditions = append(s.Conditions, gateConditions(ctx, v)...)
 		sets, counters, err := tableStatus(ctx, v)
 		if err != nil {
 			s.Conditions = append(s.Conditions, api.Condition{Severity: severityError, What: err.Error(), Since: time.Now()})

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"smartdns/nft"
 	"smartdns/routing"
@@ -137,4 +138,27 @@ func (e *engine) forget(ctx context.Context, addr string) (api.Done, error) {
 		return api.Done{}, fmt.Errorf("%s is not marked", a)
 	}
 	return api.Done{Schema: api.Schema, Text: a.String() + " is no longer marked"}, nil
+}
+
+// gateConditions says which chains of others keep the LAN from a tunnel, and
+// the commands that let it through.
+func gateConditions(ctx context.Context, v *view) []api.Condition {
+	lan := v.parts.Config.Listen.LAN
+	if len(lan) == 0 {
+		return nil
+	}
+	var all []api.Condition
+	for _, p := range paths(v.parts) {
+		gates, err := v.table.Gates(ctx, p, lan)
+		if err != nil {
+			return append(all, api.Condition{Severity: severityWarning, What: err.Error(), Since: time.Now()})
+		}
+		for _, g := range gates {
+			all = append(all, api.Condition{
+				Severity: severityWarning, Since: time.Now(), Fix: strings.Join(g.Fix(), "; "),
+				What: fmt.Sprintf("chain %s drops what goes from the LAN to %s: our accept does not overrule it", g, p),
+			})
+		}
+	}
+	return all
 }
