@@ -118,8 +118,8 @@ func (p *Parts) ruleset(l live) nft.Ruleset {
 		DNS:       nft.DNS{Listen: l.listen},
 		SetSize:   c.Marks.Size,
 	}
-	if c.Listen.Redirect && servesLAN(c, l) {
-		r.DNS.Redirect = dnsPort
+	if c.Listen.Redirect {
+		r.DNS.Redirect = redirectTo(c, l)
 	}
 	for _, t := range p.Tunnels {
 		n := nft.Tunnel{
@@ -137,7 +137,14 @@ func (p *Parts) ruleset(l live) nft.Ruleset {
 	return r
 }
 
-const dnsPort = 53
+const (
+	dnsPort = 53
+	// redirectPort is where redirected queries arrive: before conntrack, a port
+	// of their own is all that tells their answers, which must be tracked, from
+	// those of queries that were sent to us. It is below the range that the
+	// kernel gives to clients.
+	redirectPort = 5953
+)
 
 // onLAN calls f with each address of the LAN interfaces.
 func onLAN(c *configs.Config, f routing.Facts, visit func(netip.Prefix)) {
@@ -162,13 +169,17 @@ func lanPrefixes(c *configs.Config, f routing.Facts) []netip.Prefix {
 }
 
 // listenAddrs returns where we serve: the addresses of the file, and port 53
-// of every address of the LAN interfaces. Link-local v6 ones are left out: they
+// of every address of the LAN interfaces, with the port for redirected queries. Link-local v6 ones are left out: they
 // need a zone, and clients are told the others.
 func listenAddrs(c *configs.Config, f routing.Facts) []netip.AddrPort {
 	all := slices.Clone(c.Listen.DNS)
 	onLAN(c, f, func(p netip.Prefix) {
-		if !p.Addr().IsLinkLocalUnicast() {
-			all = append(all, netip.AddrPortFrom(p.Addr(), dnsPort))
+		if p.Addr().IsLinkLocalUnicast() {
+			return
+		}
+		all = append(all, netip.AddrPortFrom(p.Addr(), dnsPort))
+		if c.Listen.Redirect {
+			all = append(all, netip.AddrPortFrom(p.Addr(), redirectPort))
 		}
 	})
 	// A wildcard of the same family and port has them already.
@@ -181,16 +192,22 @@ func listenAddrs(c *configs.Config, f routing.Facts) []netip.AddrPort {
 	return slices.Compact(all)
 }
 
-// servesLAN reports whether somebody listens where the redirect of LAN clients'
-// port 53 leads: an address of the LAN interface that they came in by.
-func servesLAN(c *configs.Config, l live) bool {
-	found := false
-	onLAN(c, l.facts, func(p netip.Prefix) {
-		found = found || slices.ContainsFunc(l.listen, func(a netip.AddrPort) bool {
-			return a.Port() == dnsPort && (a.Addr() == p.Addr() || a.Addr().IsUnspecified())
+// redirectTo returns the port at which a listener takes what LAN clients send to
+// port 53 of others, 0 while there is none: an address of the LAN interface
+// that they came in by.
+func redirectTo(c *configs.Config, l live) uint16 {
+	for _, port := range []uint16{redirectPort, dnsPort} {
+		found := false
+		onLAN(c, l.facts, func(p netip.Prefix) {
+			found = found || slices.ContainsFunc(l.listen, func(a netip.AddrPort) bool {
+				return a.Port() == port && (a.Addr() == p.Addr() || a.Addr().IsUnspecified())
+			})
 		})
-	})
-	return found
+		if found {
+			return port
+		}
+	}
+	return 0
 }
 
 // ownServer returns an error when a side's server is this very resolver: each

@@ -30,6 +30,15 @@ func Commits(t *Table) uint32 {
 // Filled waits for the ledger to know every mark in the kernel.
 func Filled(t *Table) error { return t.marks.fill(t.ledger) }
 
+// MarkMessages returns a transaction as bytes.
+func MarkMessages() []byte {
+	var m messages
+	m.batchBegin()
+	writeMarks(&m, unix.NFT_MSG_NEWSETELEM, "wg0_4", []pending{{key: claimKey{is4: true}, life: time.Hour}})
+	m.batchEnd()
+	return m.buf
+}
+
 // EmitMarks describes the transaction for marks that the ledger does not know;
 // a complete ledger knows that the kernel does not have them either.
 func EmitMarks(complete bool, paths []routing.Path, marks []routing.Mark) (out []string) {
@@ -77,4 +86,30 @@ func describe(typ, flags uint16, body []byte) string {
 		s += " acknowledge"
 	}
 	return s
+}
+
+// Decode feeds b to everything that reads what the kernel sends.
+func Decode(b []byte) {
+	walk(b, func(typ, flags uint16, seq, port uint32, body []byte) error {
+		list(body, func(element, time.Duration) {})
+		return nil
+	})
+	aboutUs(b)
+	parseSocket(b)
+	sameExpressions(b, b)
+	be32(b)
+	be64(b)
+	text(b)
+}
+
+// Expressions returns a rule's worth of bytes.
+func Expressions() []byte {
+	r := Ruleset{Tunnels: []Tunnel{{Path: "wg0", Mark: 0x2000000, MTU: 1420}}}
+	var out []byte
+	for _, c := range r.chains() {
+		for _, rule := range c.rules {
+			out = append(out, rule.expressions()...)
+		}
+	}
+	return out
 }

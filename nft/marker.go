@@ -61,11 +61,13 @@ func newMarker(c *conn, l *Ledger) *Marker {
 }
 
 // Mark ties every address to its path, and returns when the kernel has
-// acknowledged it, with the time at which the first of the marks ends. Life is
-// how long a mark has to last from now: see Least. The kernel keeps it at
-// least an hour. Marks that last long enough are left alone; none is ever
-// shortened. With an error none of the marks that were missing is there:
-// errors.Is ErrFull, ErrClosed, or the context's.
+// acknowledged it, with the time at which the first of the marks ends: no TTL
+// of the answer may go beyond it. Life is what Life or Least returns. Given
+// Least, a mark is renewed when less than that or than half a life is left;
+// given Life, when less than that is left, or half an hour where Life is the
+// hour that every TTL up to 50 minutes gets. Other marks are left alone, and
+// none is ever shortened. With an error none of the marks that were missing is
+// there: errors.Is ErrFull, ErrClosed, or the context's.
 //
 // An address may have marks for several paths: that of the tunnel that comes
 // first in the file wins, direct wins over none.

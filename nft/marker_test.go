@@ -96,6 +96,20 @@ func TestMarkIsRenewedBeforeItIsTooShort(t *testing.T) {
 			t.Errorf("%v left, TTL %v: enough = %v", c.left, c.ttl, got)
 		}
 	}
+	for _, c := range []struct {
+		left, ttl time.Duration
+		enough    bool
+	}{
+		{31 * time.Minute, 5 * time.Minute, true},
+		{29 * time.Minute, 5 * time.Minute, false},
+		{31 * time.Minute, 40 * time.Minute, true}, // an hour does not tell which TTL it was
+		{2 * time.Hour, 2 * time.Hour, false},
+		{2*time.Hour + 10*time.Minute - time.Second, 2 * time.Hour, true},
+	} {
+		if got := nft.Enough(c.left, nft.Life(c.ttl)); got != c.enough {
+			t.Errorf("%v left, life of TTL %v: enough = %v", c.left, c.ttl, got)
+		}
+	}
 }
 
 func TestMarkIsInTheKernelWhenItReturns(t *testing.T) {

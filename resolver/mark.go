@@ -12,12 +12,10 @@ import (
 
 const (
 	minLife = time.Hour
-	// afterTTL is how much longer than its TTL an address stays marked: clients
-	// use addresses after they expired.
+	// afterTTL is how much longer than the TTL we send an address stays marked,
+	// at least: clients use addresses after they expired.
 	afterTTL = 10 * time.Minute
 	maxLife  = maxTTL*time.Second + afterTTL
-	// grace is what is left of a mark, at least, when the TTL we send ends.
-	grace = time.Minute
 )
 
 // markLife returns for how long an address is marked that is answered with
@@ -50,7 +48,7 @@ func (r *Resolver) mark(ctx context.Context, t *task) {
 		a := &t.Addresses[i]
 		a.Marked = a.Dropped == "" && a.Note == ""
 	}
-	t.limitTTL(time.Until(until) - grace)
+	t.limitTTL(time.Until(until) - afterTTL)
 }
 
 // marks returns the marks of the answer, each address once, for the longest of

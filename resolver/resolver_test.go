@@ -198,7 +198,7 @@ func TestTTLEndsBeforeTheMark(t *testing.T) {
 			}}},
 		}
 		r := resolver.New(resolver.Config{
-			Policy: p, Cache: cache.New(0), Learned: resolver.NewLearned(1), Paths: resolver.Paths{Marker: shortMarker(100 * time.Second)},
+			Policy: p, Cache: cache.New(0), Learned: resolver.NewLearned(1), Paths: resolver.Paths{Marker: shortMarker(640 * time.Second)},
 		})
 		for range 2 { // fresh, then from the cache: the cap is the answer's, not the entry's
 			q := resolver.Ask("www.example.org.", dns.TypeA, netip.Addr{})
@@ -207,7 +207,7 @@ func TestTTLEndsBeforeTheMark(t *testing.T) {
 				t.Fatal(err)
 			}
 			if ttl := m.Answer[0].Header().Ttl; ttl != 40 {
-				t.Errorf("TTL %d with a mark of 100 s, want 40", ttl)
+				t.Errorf("TTL %d with a mark of 640 s, want 40", ttl)
 			}
 		}
 	})
