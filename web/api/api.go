@@ -125,12 +125,17 @@ type Decision struct {
 	Took    Seconds   `json:"took"`
 	Cached  string    `json:"cached"` // "", "fresh", "negative", "failure"
 	Rule    Rule      `json:"rule"`
-	Auto    string    `json:"auto,omitempty"`    // how `ask = "auto"` decided, in words
-	Verdict string    `json:"verdict,omitempty"` // a learned verdict that was used
+	Auto    *Auto     `json:"auto,omitempty"` // how `ask = "auto"` decided
 	Asked   []Asked   `json:"asked,omitempty"`
 	Chain   []string  `json:"chain,omitempty"` // CNAMEs, from the asked name
 	Answers []Address `json:"answers,omitempty"`
 	Notes   []string  `json:"notes,omitempty"` // what was odd: held, cut, stripped
+}
+
+// Auto is how a name in no list was decided, in words.
+type Auto struct {
+	How     string `json:"how"`
+	Learned string `json:"learned,omitempty"` // the verdict from before that was used
 }
 
 // EDE is an extended error (RFC 8914).
