@@ -10,8 +10,12 @@ import (
 	"smartdns/routing"
 )
 
-// chainAwake holds the first rule of ours that needs conntrack.
-const chainAwake = "awake"
+// Chains of the moments before the rules decide.
+const (
+	chainAwake = "awake" // has the first rule of ours that needs conntrack
+	chainHold  = "hold"  // keeps the LAN from beginning flows that conntrack would know and no rule had decided
+	chainFresh = "hold_new"
+)
 
 // keepStep gives established connections their conntrack entries.
 type keepStep struct {
@@ -27,33 +31,60 @@ func (s keepStep) String() string {
 // activate keeps what is there: the first rule about ct state switches
 // conntrack on, and the next packet of an old connection would then look like
 // that of a new flow. So conntrack is switched on first, then told of the
-// connections, and only then do rules decide. The chain belongs to no ruleset:
-// the transaction that follows removes it.
-func (t *Table) activate(have snapshot, field routing.Field) ([]routing.Step, error) {
+// connections, and only then do rules decide. What the LAN begins meanwhile
+// would be taken for such an old flow, and stay where it is: it is dropped, and
+// tried again in a moment. The chains belong to no ruleset: the transaction
+// that follows removes them.
+func (t *Table) activate(have snapshot, p program) ([]routing.Step, error) {
 	var todo plan
 	if !have.exists || t.flags&flagOwner != 0 && have.flags&flagPersist != 0 && have.owner != t.owner.port {
 		todo.table = append(todo.table, addTable(t.flags))
 	}
-	awake := program{chains: []chain{{
-		name: chainAwake, base: &hook{"filter", "output", unix.NF_INET_LOCAL_OUT, -150, "mangle"}, rules: rules(on(isNew(), ret())),
-	}}}
-	todo.table = append(todo.table, awake.diffChains(snapshot{})...)
+	hold, awake := p.waking()
+	todo.table = append(todo.table, hold.diffChains(snapshot{})...)
 	if err := t.transact(todo.table); err != nil {
+		return nil, err
+	}
+	woken := awake.diffChains(snapshot{})
+	todo.table = append(todo.table, woken...)
+	if err := t.transact(woken); err != nil {
 		return nil, err
 	}
 	connections, err := established()
 	if err != nil {
 		return todo.steps(), err
 	}
-	mark := field.Value(routing.MarkDirect)
+	mark := p.field.Value(routing.MarkDirect)
 	n, err := track(connections, mark)
-	return append(todo.steps(), keepStep{n, mark, field}), err
+	return append(todo.steps(), keepStep{n, mark, p.field}), err
+}
+
+// waking returns the chains of before conntrack is on, and those that switch
+// it on.
+func (p program) waking() (hold, awake program) {
+	c := chain{name: chainHold, base: &hook{"filter", "prerouting", unix.NF_INET_PRE_ROUTING, -300, "raw"}}
+	fresh := chain{name: chainFresh, base: &hook{"filter", "prerouting", unix.NF_INET_PRE_ROUTING, -90, "dstnat + 10"}}
+	for _, s := range p.sets {
+		if s.name != setLANIfs {
+			continue
+		}
+		for _, lan := range s.names {
+			c.rules = append(c.rules, on(in().is(lan), isSYN(), drop()))
+			fresh.rules = append(fresh.rules, on(in().is(lan), isNew(), drop()))
+		}
+	}
+	hold.chains = []chain{c}
+	awake.chains = []chain{
+		{name: chainAwake, base: &hook{"filter", "output", unix.NF_INET_LOCAL_OUT, -150, "mangle"}, rules: rules(on(isNew(), ret()))},
+		fresh,
+	}
+	return hold, awake
 }
 
 // hooked reports whether the kernel calls any chain of the table.
 func (s snapshot) hooked() bool {
 	for name, c := range s.chains {
-		if c.base != nil && name != chainAwake {
+		if c.base != nil && name != chainAwake && name != chainHold && name != chainFresh {
 			return true
 		}
 	}

@@ -86,7 +86,11 @@ func (r Ruleset) begin(t Tunnel) chain {
 	if t.detours() {
 		c.rules = rules(on(goTo(chainDetour)).because("when_down = direct"))
 	}
-	c.rules = slices.Concat(rules(on(isStray(), count(strayCount(t.Path)), rejectTCP())), c.rules)
+	// What belongs to no flow gets no translation and keeps no mark.
+	c.rules = slices.Concat(rules(
+		on(isStray(), count(strayCount(t.Path)), rejectTCP()),
+		on(isInvalid(), count(strayCount(t.Path)), drop()),
+	), c.rules)
 	return c
 }
 
@@ -94,16 +98,28 @@ func (r Ruleset) begin(t Tunnel) chain {
 func (r Ruleset) into(t Tunnel) chain {
 	c := chain{name: toChain(t.Path), about: "a packet goes into " + string(t.Path)}
 	if t.Up {
-		c.rules = rules(on(r.packet().set(t.Mark)))
+		for _, f := range families() {
+			if t.lacks(f) {
+				c.rules = append(c.rules, t.refuse(f.only())...)
+			}
+		}
+		c.rules = append(c.rules, on(r.packet().set(t.Mark)))
 		return c
 	}
 	c.about = string(t.Path) + " is down: fail in milliseconds"
-	c.rules = rules(
-		on(tcp().only(), count(downCount(t.Path)), rejectTCP()),
-		on(count(downCount(t.Path)), reject()),
-	)
+	c.rules = t.refuse()
 	return c
 }
+
+// refuse tells senders at once that t does not carry what matches.
+func (t Tunnel) refuse(matches ...term) []rule {
+	return rules(
+		on(slices.Concat(matches, []term{tcp().only(), count(downCount(t.Path)), rejectTCP()})...),
+		on(slices.Concat(matches, []term{count(downCount(t.Path)), reject()})...),
+	)
+}
+
+func (t Tunnel) lacks(f family) bool { return f == v4() && t.NoIPv4 || f == v6() && t.NoIPv6 }
 
 // outOf is what happens to packets that come out of the tunnel.
 func (r Ruleset) outOf(t Tunnel) chain {
@@ -197,6 +213,7 @@ func (r Ruleset) flows() chain {
 		on(in().among(setUplinks), ret()).because("answered the way it came"),
 		on(in().among(setLANIfs), isInvalid(), count(countInvalid), drop()).because("would leave with its private source"),
 		on(isNew(), r.flow().is(0), goTo(chainDecide)),
+		on(isInvalid(), goTo(chainDecide)).because("of no flow: a tunnel's is dropped"),
 	)
 	return c
 }
@@ -235,14 +252,13 @@ func (r Ruleset) output() chain {
 	for _, t := range r.Tunnels {
 		c.rules = append(c.rules, on(r.packet().is(t.Mark), r.flow().set(t.Mark), ret()).because("our own sockets"))
 	}
-	c.rules = append(c.rules, on(r.flow().is(r.direct()), ret()))
-	for _, f := range families() {
-		c.rules = append(c.rules, on(isRelated(), f.to(setLocal), ret()).because("errors and resets to containers"))
-	}
 	c.rules = append(c.rules,
+		on(r.flow().is(r.direct()), ret()),
+		on(isRelated(), out().outside(setUplinks), ret()).because("errors and resets to containers"),
 		on(udp().sport(68), udp().dport(67), goTo(chainDirect)).because("DHCP"),
 		on(udp().sport(546), udp().dport(547), goTo(chainDirect)).because("DHCPv6"),
 		on(isNew(), r.flow().is(0), jump(chainDecide)),
+		on(isInvalid(), jump(chainDecide)).because("of no flow: a tunnel's is dropped"),
 	)
 	for _, t := range r.Tunnels {
 		c.rules = append(c.rules, on(r.flow().is(t.Mark), goTo(toChain(t.Path))))
@@ -360,12 +376,17 @@ func (r Ruleset) blocked() []rule {
 func (r Ruleset) forward() chain {
 	c := chain{name: "forward", base: &hook{"filter", "forward", unix.NF_INET_FORWARD, 0, "filter"},
 		about: "inbound = block; nobody outside uses the forwarding that we turned on", rules: r.blocked()}
-	if r.Interfaces.Forwarding {
-		c.rules = append(c.rules,
-			on(in().among(setUplinks), isForwardedPort(), ret()).because("port forwards of the admin"),
-			on(in().among(setUplinks), out().among(setLANIfs), isNew(), count(countInbound), drop()),
-			on(in().among(setUplinks), out().among(setTunnels), isNew(), count(countInbound), drop()),
-		)
+	// The answer to a flow whose translation is forgotten, with the tunnel's
+	// address: it would leave in the clear.
+	c.rules = append(c.rules, on(in().among(setTunnels), isInvalid(), count(countInvalid), drop()))
+	i := r.Interfaces
+	if i.Forwarding4 || i.Forwarding6 {
+		c.rules = append(c.rules, on(in().among(setUplinks), isForwardedPort(), ret()).because("port forwards of the admin"))
+	}
+	for _, f := range families() {
+		if f == v4() && i.Forwarding4 || f == v6() && i.Forwarding6 {
+			c.rules = append(c.rules, on(in().among(setUplinks), f.only(), isNew(), count(countInbound), drop()))
+		}
 	}
 	return c
 }

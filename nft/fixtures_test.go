@@ -26,7 +26,7 @@ func gateway() nft.Ruleset {
 			Addresses: prefixes("10.9.0.2/32", "fd09::2/128"),
 			Own:       prefixes("10.9.0.1/32", "10.9.0.0/24"),
 		}},
-		Interfaces: nft.Interfaces{LAN: []string{"lan0"}, Uplinks: []string{"wan0"}, Forwarding: true},
+		Interfaces: nft.Interfaces{LAN: []string{"lan0"}, Uplinks: []string{"wan0"}, Forwarding4: true, Forwarding6: true},
 		Addresses: nft.Addresses{
 			LAN:  prefixes("192.168.8.0/24", "fd08::/64"),
 			Home: prefixes("39.156.0.0/16", "2408:8000::/20"),
@@ -52,6 +52,16 @@ func host() nft.Ruleset {
 	r.Interfaces = nft.Interfaces{Uplinks: []string{"wan0"}, Skip: []string{"tailscale0"}}
 	r.Addresses.LAN = nil
 	r.DNS = nft.DNS{Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53")}}
+	return r
+}
+
+// v4Tunnel is a gateway whose tunnel carries no IPv6, on a host that forwarded
+// IPv4 before us.
+func v4Tunnel() nft.Ruleset {
+	r := gateway()
+	r.Tunnels[0].NoIPv6 = true
+	r.Tunnels[0].Addresses = prefixes("10.9.0.2/32")
+	r.Interfaces.Forwarding4 = false
 	return r
 }
 
@@ -81,7 +91,7 @@ func defaultDirect() nft.Ruleset {
 
 func rulesets() map[string]nft.Ruleset {
 	return map[string]nft.Ruleset{
-		"gateway": gateway(), "host": host(), "two-tunnels": twoTunnels(), "default-direct": defaultDirect(),
+		"gateway": gateway(), "host": host(), "two-tunnels": twoTunnels(), "default-direct": defaultDirect(), "v4-tunnel": v4Tunnel(),
 		"no-tunnel": {Interfaces: nft.Interfaces{Uplinks: []string{"wan0"}}},
 	}
 }

@@ -233,7 +233,7 @@ const inlineElements = 24
 
 func (p program) text(full bool) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# smartdns: every flow leaves by its path or not at all; a path is direct or a tunnel\n")
+	fmt.Fprintf(&b, "# smartdns: each flow leaves by its path (direct or a tunnel) or not at all\n")
 	fmt.Fprintf(&b, "table inet %s {\n", TableName)
 	for _, c := range p.counters {
 		fmt.Fprintf(&b, "\tcounter %s {\n\t}\n", c)

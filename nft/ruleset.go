@@ -38,6 +38,8 @@ type Tunnel struct {
 	Addresses []netip.Prefix // of its interface: address and subnet
 	Own       []netip.Prefix // what always goes through it: AllowedIPs other than /0, DNS=
 	MTU       int            // 0 = TCP segments coming out of it are not clamped
+	NoIPv4    bool           // it carries none: IPv4 for it is rejected at once
+	NoIPv6    bool
 }
 
 // WhenDown says what new flows of a tunnel that is not up do. The locks that
@@ -62,10 +64,11 @@ const (
 // Interfaces says what this host's interfaces are for. An interface that is
 // both in LAN and an uplink counts as LAN only.
 type Interfaces struct {
-	LAN        []string // whose clients we serve and route
-	Uplinks    []string // with a default route in the main table
-	Skip       []string // left alone
-	Forwarding bool     // whether it was us who turned forwarding on
+	LAN         []string // whose clients we serve and route
+	Uplinks     []string // with a default route in the main table
+	Skip        []string // left alone
+	Forwarding4 bool     // whether it was us who turned IPv4 forwarding on
+	Forwarding6 bool
 }
 
 // Addresses are the prefixes of the static sets. They may overlap and be in any

@@ -266,7 +266,7 @@ func (t *Table) set(p program) ([]routing.Step, error) {
 	}
 	var done []routing.Step
 	if len(todo.table) > 0 && !have.hooked() {
-		if done, err = t.activate(have, p.field); err != nil {
+		if done, err = t.activate(have, p); err != nil {
 			return done, err
 		}
 		if todo, _, err = t.plan(p); err != nil {

@@ -63,6 +63,10 @@ func (s side) among(set string) term {
 	return term{s.text + " @" + set, []expr.Any{s.load(), &expr.Lookup{SourceRegister: reg, SetName: set}}}
 }
 
+func (s side) outside(set string) term {
+	return term{s.text + " != @" + set, []expr.Any{s.load(), &expr.Lookup{SourceRegister: reg, SetName: set, Invert: true}}}
+}
+
 // family is one of the two address families.
 type family struct {
 	text    string

@@ -50,7 +50,7 @@ func (r Rule) locks() bool { return r.Unreachable }
 func (r Route) locks() bool { return r.Type == Unreachable && r.Protocol == Protocol }
 
 // forwards reports whether s makes the host a router: on last and off first.
-func (s Sysctl) forwards() bool { return s.Key == KeyForward4 || s.Key == keyForward6 }
+func (s Sysctl) forwards() bool { return s.Key == KeyForward4 || s.Key == KeyForward6 }
 
 // rename returns the steps that give wanted links their names, and have as it
 // is after them.

@@ -23,6 +23,7 @@ type Iface struct {
 	Loopback bool
 	Addrs    []netip.Prefix // addresses with their lengths, not masked
 	AcceptRA int            // accept_ra as it was before us
+	Strict   bool           // rp_filter, as it was before us, takes packets only where their answers would leave
 	NoIPv6   bool           // IPv6 is disabled on it
 }
 

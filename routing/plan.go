@@ -86,6 +86,7 @@ func Plan(in Input, f Facts) State {
 		}
 		if len(in.LAN) > 0 {
 			s.Sysctls = append(s.Sysctls, in.forwarding(f)...)
+			s.Sysctls = append(s.Sysctls, in.reversePaths(f)...)
 		}
 	}
 	s.Sort()
@@ -192,7 +193,7 @@ func (in Input) forwarding(f Facts) []Sysctl {
 	if !f.IPv6 {
 		return s
 	}
-	s = append(s, Sysctl{Key: keyForward6, Value: "1"})
+	s = append(s, Sysctl{Key: KeyForward6, Value: "1"})
 	for _, l := range f.Links {
 		// 1 means: not while forwarding. The default route that a router
 		// advertised would be lost at once.
@@ -203,11 +204,28 @@ func (in Input) forwarding(f Facts) []Sysctl {
 	return s
 }
 
+// reversePaths loosens strict reverse path filters. They look up the answers of
+// a packet to the LAN as packets from the LAN without a mark: those go into the
+// tunnel, whichever way the packet came.
+func (in Input) reversePaths(f Facts) []Sysctl {
+	var s []Sysctl
+	if len(in.Tunnels) == 0 {
+		return nil
+	}
+	for _, l := range f.Links {
+		if l.Strict && !l.Loopback && !in.owns(l) {
+			s = append(s, Sysctl{Key: "net/ipv4/conf/" + l.Name + "/rp_filter", Value: "2"})
+		}
+	}
+	return s
+}
+
 func (in Input) owns(l Iface) bool {
 	return slices.ContainsFunc(in.Tunnels, func(t Tunnel) bool { return t.Index == l.Index || string(t.Path) == l.Name })
 }
 
-// KeyForward4 is the sysctl that makes this host a router.
-const KeyForward4 = "net/ipv4/ip_forward"
-
-const keyForward6 = "net/ipv6/conf/all/forwarding"
+// The sysctls that make this host a router.
+const (
+	KeyForward4 = "net/ipv4/ip_forward"
+	KeyForward6 = "net/ipv6/conf/all/forwarding"
+)

@@ -94,6 +94,12 @@ func planCases() []planCase {
 	router := host()
 	router.Links = append(router.Links, link(4, "br-lan", "bridge", "192.168.8.1/24"))
 
+	strict := host()
+	strict.Links = slices.Clone(router.Links)
+	for i := range strict.Links {
+		strict.Links[i].Strict = true
+	}
+
 	noV6Default := host()
 	noV6Default.Defaults = noV6Default.Defaults[:1]
 
@@ -123,6 +129,7 @@ func planCases() []planCase {
 		{"no-v6", "the kernel has no IPv6", oneTunnel(), noV6},
 		{"v4-tunnel", "the tunnel has no v6: what is marked for it cannot leave", v4Only, host()},
 		{"two-tunnels", "two tunnels, one of them for a few prefixes", two, twoLinks},
+		{"strict-filters", "a gateway whose reverse path filters are strict", gateway, strict},
 	}
 }
 
@@ -130,7 +137,11 @@ func describe(c planCase) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s\n#\n# facts\n", c.about)
 	for _, l := range c.facts.Links {
-		fmt.Fprintf(&b, "#   link %d %s %s mtu %d up=%t accept_ra=%d %s\n", l.Index, l.Name, l.Kind, l.MTU, l.Up, l.AcceptRA, words(l.Addrs))
+		strict := ""
+		if l.Strict {
+			strict = "strict "
+		}
+		fmt.Fprintf(&b, "#   link %d %s %s mtu %d up=%t accept_ra=%d %s%s\n", l.Index, l.Name, l.Kind, l.MTU, l.Up, l.AcceptRA, strict, words(l.Addrs))
 	}
 	for _, d := range c.facts.Defaults {
 		fmt.Fprintf(&b, "#   %s default dev %s\n", d.Family, d.Dev)
@@ -162,6 +173,7 @@ func TestPlanGoldens(t *testing.T) {
 				"net/ipv4/conf/wg0/rp_filter": "0", "net/ipv4/conf/wg1/rp_filter": "0",
 				"net/ipv6/conf/wg0/addr_gen_mode": "0", "net/ipv6/conf/wg1/addr_gen_mode": "0",
 				"net/ipv6/conf/eth0/accept_ra": "1", "net/ipv6/conf/br-lan/accept_ra": "1",
+				"net/ipv4/conf/eth0/rp_filter": "1", "net/ipv4/conf/br-lan/rp_filter": "1",
 			} {
 				k.SetHost(key, v)
 			}

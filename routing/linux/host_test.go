@@ -81,6 +81,53 @@ func TestInterfaceWithADot(t *testing.T) {
 	})
 }
 
+// Strict reverse path filters, there before us or turned on later, for one link
+// or for all, are loosened where packets for the LAN may come from, and are as
+// they were after us.
+func TestStrictReversePathFilters(t *testing.T) {
+	inside(t, func(w *world) {
+		filter := func(link string) string {
+			return strings.TrimSpace(w.run("sysctl -n net.ipv4.conf." + link + ".rp_filter"))
+		}
+		for _, l := range []string{"all", "default", "eth0", "br-lan", "isp0"} {
+			w.sysctl("net/ipv4/conf/"+l+"/rp_filter", "0")
+		}
+		w.sysctl("net/ipv4/conf/eth0/rp_filter", "1")
+		before := w.dump()
+		r := w.reconciler()
+		w.start(r)
+		w.set(r, gateway(w.tunnel("wg0")))
+		if filter("eth0") != "2" || filter("br-lan") != "0" {
+			t.Errorf("eth0 %s, br-lan %s; want 2 and 0", filter("eth0"), filter("br-lan"))
+		}
+		w.sysctl("net/ipv4/conf/all/rp_filter", "1")
+		w.wait(r, "rp_filter of br-lan", func() bool { return filter("br-lan") == "2" })
+		w.ip("link add late0 type veth peer name late1")
+		w.wait(r, "rp_filter of late0", func() bool { return filter("late0") == "2" })
+		w.sysctl("net/ipv4/conf/eth0/rp_filter", "1")
+		w.wait(r, "rp_filter of eth0", func() bool { return filter("eth0") == "2" })
+		w.sysctl("net/ipv4/conf/all/rp_filter", "0")
+		w.wait(r, "rp_filter of br-lan put back", func() bool { return filter("br-lan") == "0" })
+
+		w.set(r, routing.Input{})
+		for _, l := range []string{"late0", "wg0"} {
+			w.ip("link del " + l)
+		}
+		w.same("after teardown", before, w.dump())
+	})
+}
+
+// A host that routes for nobody keeps its filters.
+func TestStrictReversePathFiltersWithoutLAN(t *testing.T) {
+	inside(t, func(w *world) {
+		w.sysctl("net/ipv4/conf/eth0/rp_filter", "1")
+		w.set(w.reconciler(), input(w.tunnel("wg0")))
+		if v := strings.TrimSpace(w.run("sysctl -n net.ipv4.conf.eth0.rp_filter")); v != "1" {
+			t.Errorf("rp_filter of eth0 is %s", v)
+		}
+	})
+}
+
 // advertise sends a router advertisement out of dev.
 func advertise(dev int) error {
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW, unix.IPPROTO_ICMPV6)

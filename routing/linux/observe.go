@@ -84,8 +84,11 @@ func (o *observation) links() error {
 			Kind:     l.Type(),
 			Loopback: a.Flags&net.FlagLoopback != 0,
 		}
-		// A port of a bridge or a bond does not speak IPv6; there can be
-		// hundreds of them.
+		// A port of a bridge or a bond does not speak IP; there can be hundreds
+		// of them.
+		if vrfs[a.MasterIndex] {
+			i.Strict = o.strict(a.Name)
+		}
 		if vrfs[a.MasterIndex] && o.ipv6 {
 			i.AcceptRA, i.NoIPv6 = o.ipv6Conf(a.Name)
 		}
@@ -122,6 +125,22 @@ func (o *observation) ipv6Conf(name string) (acceptRA int, off bool) {
 	// No such file: the link's MTU is too small for IPv6.
 	disabled, err := readSysctl("net/ipv6/conf/" + name + "/disable_ipv6")
 	return acceptRA, err != nil || disabled == "1"
+}
+
+// strict reports whether the reverse path filter of a link was strict before
+// us. The kernel takes the larger of the link's value and the one for all.
+func (o *observation) strict(name string) bool {
+	const strict = "1"
+	key := "net/ipv4/conf/" + name + "/rp_filter"
+	all, err := readSysctl("net/ipv4/conf/all/rp_filter")
+	if err != nil {
+		return false
+	}
+	own, err := readSysctl(key)
+	if old, ok := o.saved[key]; ok {
+		own, err = old.Was, nil
+	}
+	return err == nil && max(own, all) == strict
 }
 
 // mainTable fills in the default routes and the gateways.
