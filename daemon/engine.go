@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"smartdns/configs"
 	"smartdns/geo"
 	"smartdns/nft"
 	"smartdns/resolver"
@@ -51,6 +52,7 @@ type kernelSide struct {
 	hostDNS     *hostdns.File      // nil: resolv.conf is not ours
 	stopHostDNS context.CancelFunc // ends the watch of it
 	failures    map[string]failure
+	contest     contest
 }
 
 // failure is something that did not work, until it does.
@@ -67,6 +69,7 @@ type querySide struct {
 	never    atomic.Pointer[neverMark]
 	carries  atomic.Pointer[map[routing.Path]bool] // IPv6
 	policy   *resolver.Policy
+	outlets  outlets
 }
 
 // view is what the API shows of the loop's state: a value nobody changes.
@@ -101,9 +104,10 @@ func (e *engine) routed() bool { return len(e.parts.Tunnels) > 0 }
 func (e *engine) loop(ctx context.Context) {
 	retry := time.NewTicker(2 * time.Second)
 	defer retry.Stop()
-	var lost <-chan struct{}
+	var pause <-chan time.Time
 	for {
-		if e.table != nil {
+		var lost <-chan struct{}
+		if e.table != nil && pause == nil {
 			lost = e.table.Lost()
 		}
 		select {
@@ -112,7 +116,14 @@ func (e *engine) loop(ctx context.Context) {
 		case <-e.routes.Changed():
 		case <-e.wake:
 		case <-lost:
-			e.log.Warn("somebody changed our nftables table; putting it back")
+			if d := e.contest.changed(time.Now()); d > 0 {
+				pause = time.After(d)
+			} else {
+				e.log.Warn("somebody changed our nftables table; putting it back")
+			}
+		case <-pause:
+			pause = nil
+			continue
 		case <-retry.C:
 			if len(e.failures) == 0 {
 				continue
@@ -140,6 +151,8 @@ func (e *engine) converge(ctx context.Context) {
 	l.listen = e.server.Addrs()
 	if e.routed() {
 		e.note("nft", e.setTable(ctx, l))
+		e.note("contest", e.contest.err(time.Now()))
+		e.setOutlets(l)
 		l.marking = true
 		steps, err := e.routes.Set(ctx, e.parts.input(l))
 		e.logSteps(steps)
@@ -213,6 +226,20 @@ func (e *engine) setTable(ctx context.Context, l live) error {
 	return err
 }
 
+// setOutlets makes the sides' queries go where the tunnels' other traffic does.
+func (e *engine) setOutlets(l live) {
+	for p, t := range e.tunnels {
+		switch {
+		case t.monitor == nil || l.links[p].up:
+			e.outlets.of(p).set(wayThrough)
+		case t.part.WhenDown == configs.WhenDownDirect:
+			e.outlets.of(p).set(wayAround)
+		default:
+			e.outlets.of(p).set(wayBlocked)
+		}
+	}
+}
+
 // restoreTunnels brings every device back to its file.
 func (e *engine) restoreTunnels(ctx context.Context) error {
 	var errs []error
@@ -271,7 +298,7 @@ func (e *engine) reload(ctx context.Context, next *Parts) error {
 		return fmt.Errorf("reloading: %w", err)
 	}
 	m := marks{field: e.marks.field, numbers: numbers}
-	pol, err := next.policy(m, e.geo, e.log)
+	pol, err := next.policy(m, e.outlets, e.geo, e.log)
 	if err == nil {
 		err = next.ownServer(e.routes.Status().Facts)
 	}

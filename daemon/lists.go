@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"net/netip"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/gaissmai/bart"
+	"golang.org/x/sys/unix"
 
 	"smartdns/configs"
 	"smartdns/geo"
@@ -58,7 +60,27 @@ func (l *lists) find(name string) configs.List {
 
 // at is err with the place in the config file that named the list.
 func at(x configs.List, err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok && e.Path == x.File {
+		err = e.Err // the path is in the sentence already
+	}
 	return fmt.Errorf("%s: [list.%s] %s: %w", x.Pos, x.Name, x.File, err)
+}
+
+// openRegular opens a regular file: a pipe would keep a reload waiting for ever.
+func openRegular(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("it is not a regular file")
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // open returns what is in a list, from its start, if it is of the wanted kind.
@@ -72,13 +94,13 @@ func (l *lists) open(name string, want list.Kind) (io.Reader, func(), error) {
 		}
 		return geo.OpenCNDomains(), func() {}, nil
 	}
-	f, err := os.Open(x.File)
+	f, err := openRegular(x.File)
 	if err != nil {
 		return nil, nil, at(x, err)
 	}
 	kind, r, err := list.Detect(f)
 	if err == nil && kind != want {
-		err = fmt.Errorf("it holds %s, and is used where a list of %s belongs", kind, want)
+		err = fmt.Errorf("it holds %s, and is used where a list of %s belongs", kindText(kind), want)
 	}
 	if err != nil {
 		f.Close()
@@ -100,7 +122,7 @@ func (l *lists) names(name string, failed *error) iter.Seq[policy.Entry] {
 		var tally list.Tally
 		defer func() {
 			s := l.status[name]
-			s.Entries, s.Dropped = tally.Used, tally.Dropped+tally.Bad
+			tallied(s, tally)
 		}()
 		for line, err := range tally.Watch(list.Names(r)) {
 			if err != nil {
@@ -112,6 +134,22 @@ func (l *lists) names(name string, failed *error) iter.Seq[policy.Entry] {
 			}
 		}
 	}
+}
+
+// tallied writes what was counted into a list's status.
+func tallied(s *api.List, t list.Tally) {
+	s.Entries, s.Dropped = t.Used, t.Dropped+t.Bad
+	if t.First != nil {
+		s.FirstDropped = t.First.Error()
+	}
+}
+
+// kindText is what a list holds, in words.
+func kindText(k list.Kind) string {
+	if k == list.KindMMDB {
+		return "a MaxMind database, or no text at all"
+	}
+	return string(k)
 }
 
 func entry(line list.Line) (policy.Entry, bool) {
@@ -153,7 +191,7 @@ func (l *lists) prefixes(name string) ([]policy.PrefixEntry, error) {
 		}
 	}
 	s := l.status[name]
-	s.Entries, s.Dropped = tally.Used, tally.Dropped+tally.Bad
+	tallied(s, tally)
 	return all, nil
 }
 
@@ -173,7 +211,7 @@ func (l *lists) addSource(b *geo.Builder, name string) error {
 		return b.AddEmbedded()
 	}
 	x := l.find(name)
-	f, err := os.Open(x.File)
+	f, err := openRegular(x.File)
 	if err != nil {
 		return at(x, err)
 	}
@@ -192,9 +230,9 @@ func (l *lists) addSource(b *geo.Builder, name string) error {
 	case kind == list.KindPrefixes:
 		var tally list.Tally
 		err = b.AddPrefixes(name, x.Region, tally.Watch(list.Prefixes(r)))
-		s.Entries, s.Dropped = tally.Used, tally.Dropped+tally.Bad
+		tallied(s, tally)
 	default:
-		err = fmt.Errorf("it holds %s, and [geo] sources takes prefixes or a MaxMind database", kind)
+		err = fmt.Errorf("it holds %s, and [geo] sources takes prefixes or a MaxMind database", kindText(kind))
 	}
 	if err != nil {
 		return at(x, err)

@@ -20,9 +20,12 @@ type live struct {
 	marks    marks
 	links    map[routing.Path]link
 	marking  bool // our nft table is in place
-	forwards bool // it was us who turned forwarding on
+	forwards opened
 	listen   []netip.AddrPort
 }
+
+// opened says for which families it was us who turned forwarding on.
+type opened struct{ v4, v6 bool }
 
 // link is a tunnel as it runs.
 type link struct {
@@ -98,11 +101,11 @@ func most(prefixes []netip.Prefix, v4 bool) bool {
 	return share >= half
 }
 
-// carriesV6 reports whether IPv6 can go through the tunnel: it has an address
+// carries reports whether a family can go through the tunnel: it has an address
 // to come from, and its peer takes something of the other side's.
-func (t Tunnel) carriesV6() bool {
-	is6 := func(p netip.Prefix) bool { return p.Addr().Is6() }
-	return slices.ContainsFunc(t.WG.Addresses, is6) && slices.ContainsFunc(t.allowed(), is6)
+func (t Tunnel) carries(f routing.Family) bool {
+	of := func(p netip.Prefix) bool { return routing.FamilyOf(p.Addr()) == f }
+	return slices.ContainsFunc(t.WG.Addresses, of) && slices.ContainsFunc(t.allowed(), of)
 }
 
 // ruleset is what our nft table should hold.
@@ -111,7 +114,8 @@ func (p *Parts) ruleset(l live) nft.Ruleset {
 	r := nft.Ruleset{
 		Field: l.marks.field,
 		Interfaces: nft.Interfaces{
-			LAN: c.Listen.LAN, Uplinks: l.facts.Uplinks(), Skip: c.Routing.Skip, Forwarding: l.forwards,
+			LAN: c.Listen.LAN, Uplinks: l.facts.Uplinks(), Skip: c.Routing.Skip,
+			Forwarding4: l.forwards.v4, Forwarding6: l.forwards.v6,
 		},
 		Addresses: nft.Addresses{LAN: lanPrefixes(c, l.facts), Home: p.Sets.Home, Lists: p.Sets.Lists},
 		Decide:    p.Sets.Decide,
@@ -125,6 +129,7 @@ func (p *Parts) ruleset(l live) nft.Ruleset {
 		n := nft.Tunnel{
 			Path: t.Path, Mark: l.marks.of(t.Path), Up: l.links[t.Path].up,
 			Addresses: t.WG.Addresses, Own: t.own(), MTU: l.mtu(t.Path),
+			NoIPv4: !t.carries(routing.V4), NoIPv6: !t.carries(routing.V6),
 		}
 		if t.WhenDown == configs.WhenDownDirect {
 			n.WhenDown = nft.Detour
@@ -309,15 +314,16 @@ func (p *Parts) carriesV6(f routing.Facts, path routing.Path) bool {
 	}
 	for _, t := range p.Tunnels {
 		if t.Path == path {
-			return t.carriesV6()
+			return t.carries(routing.V6)
 		}
 	}
 	return f.HasDefault(routing.V6)
 }
 
-// turnedForwardingOn reports whether forwarding was off before us.
-func turnedForwardingOn(s routing.State) bool {
-	return slices.ContainsFunc(s.Sysctls, func(c routing.Sysctl) bool {
-		return c.Key == routing.KeyForward4 && c.Was == "0"
-	})
+// turnedForwardingOn says for which families forwarding was off before us.
+func turnedForwardingOn(s routing.State) opened {
+	off := func(key string) bool {
+		return slices.ContainsFunc(s.Sysctls, func(c routing.Sysctl) bool { return c.Key == key && c.Was == "0" })
+	}
+	return opened{off(routing.KeyForward4), off(routing.KeyForward6)}
 }

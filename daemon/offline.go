@@ -45,7 +45,7 @@ func Check(o Options) (Report, error) {
 	for _, l := range p.Lists {
 		text := fmt.Sprintf("list %s: %d entries of %s from %s", l.Name, l.Entries, l.Kind, l.Source)
 		if l.Dropped > 0 {
-			text += fmt.Sprintf(", %d lines passed over", l.Dropped)
+			text += fmt.Sprintf(", %d lines passed over, the first: %s", l.Dropped, l.FirstDropped)
 		}
 		r.Notes = append(r.Notes, text)
 	}
@@ -76,7 +76,7 @@ func Plan(ctx context.Context, o Options, sets bool) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.forwards = turnedForwardingOn(have) || !forwarding()
+	l.forwards = p.opens(have)
 	return p.planText(l, sets), nil
 }
 
@@ -108,9 +108,18 @@ func (p *Parts) wanted(facts routing.Facts, shown map[routing.Path]int) (live, e
 	return l, nil
 }
 
+// opens says for which families it is us who turn forwarding on, or did.
+func (p *Parts) opens(have routing.State) opened {
+	if len(p.Config.Listen.LAN) == 0 {
+		return opened{}
+	}
+	is := turnedForwardingOn(have)
+	return opened{is.v4 || !forwarding(routing.KeyForward4), is.v6 || !forwarding(routing.KeyForward6)}
+}
+
 // forwarding reports whether this host is a router now.
-func forwarding() bool {
-	b, err := os.ReadFile("/proc/sys/" + routing.KeyForward4)
+func forwarding(key string) bool {
+	b, err := os.ReadFile("/proc/sys/" + key)
 	return err == nil && strings.TrimSpace(string(b)) != "0"
 }
 
@@ -119,16 +128,24 @@ func (p *Parts) planText(l live, sets bool) []string {
 	if len(p.Tunnels) == 0 {
 		return []string{"# no [tunnel.*]: nothing in the kernel is ours"}
 	}
-	var out []string
-	out = append(out, "# links, addresses, routes, rules, sysctls")
+	out := []string{"# DNS is served at"}
+	for _, a := range l.listen {
+		out = append(out, "#   "+a.String())
+	}
+	if p.Config.Listen.System {
+		out = append(out, "# and "+resolvConf+" names it, until we stop")
+	}
 	for _, t := range p.Tunnels {
-		out = append(out, fmt.Sprintf("ip link add %s type wireguard    # or a TUN of our own where the kernel has none", t.Path))
+		out = append(out, "# tunnel "+string(t.Path)+"; where the kernel has no WireGuard, a TUN of our own")
+		out = append(out, fmt.Sprintf("ip link add %s type wireguard", t.Path))
 		out = append(out, fmt.Sprintf("wg setconf %s <(wg-quick strip %s)", t.Path, t.Config),
 			fmt.Sprintf("wg set %s fwmark %#x", t.Path, l.marks.of(routing.Direct)))
 	}
+	out = append(out, "# locks first, then addresses, routes, rules and sysctls")
 	for _, s := range routing.Diff(routing.Plan(p.input(l), l.facts), routing.State{}) {
 		out = append(out, s.String())
 	}
+	out = append(out, "# our table, in one transaction")
 	rules := p.ruleset(l)
 	text := rules.String()
 	if sets {
@@ -171,7 +188,7 @@ func Diff(ctx context.Context, o Options) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.forwards = turnedForwardingOn(have) || !forwarding()
+	l.forwards = p.opens(have)
 	for _, t := range p.Tunnels {
 		if n := l.links[t.Path]; index[t.Path] != 0 && n.mtu == 0 {
 			n.mtu = mtuOf(facts, index[t.Path]) // the daemon found it by the route to the endpoint

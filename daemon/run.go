@@ -101,6 +101,7 @@ func newEngine(o Options, parts *Parts) (*engine, error) {
 	e.kernel = kernel
 	e.routes = routing.NewReconciler(kernel, o.Log)
 	e.tunnels = map[routing.Path]*running{}
+	e.outlets = outlets{}
 	e.failures = map[string]failure{}
 	e.geo = geo.NewHandle(parts.Geo)
 	e.endpoints, err = wg.OpenStore(filepath.Join(o.Dirs.State, endpointsName), o.Log)
@@ -216,10 +217,10 @@ func (e *engine) bringUp(ctx context.Context) error {
 		return err
 	}
 	e.marks = marks{field: routing.DefaultField, numbers: numbers}
-	if e.policy, err = e.parts.policy(e.marks, e.geo, e.log); err != nil {
+	if e.policy, err = e.parts.policy(e.marks, e.outlets, e.geo, e.log); err != nil {
 		return err
 	}
-	l := live{facts: facts, marks: e.marks, links: map[routing.Path]link{}}
+	l := live{facts: facts, marks: e.marks, links: map[routing.Path]link{}, forwards: e.parts.opens(have)}
 	for _, p := range paths(e.parts) {
 		// A kernel device outlives us: with its index, its routes stay.
 		if index, kind, err := e.kernel.LinkIndex(string(p)); err == nil && kind == "wireguard" {

@@ -54,17 +54,22 @@ func (m marks) of(p routing.Path) uint32 {
 }
 
 // sides builds the upstreams of every side.
-func sides(c *configs.Config, m marks, log *slog.Logger) (map[string]resolver.Side, upstream.Exchanger, error) {
+func sides(c *configs.Config, m marks, out outlets, log *slog.Logger) (map[string]resolver.Side, upstream.Exchanger, error) {
 	all := map[string]resolver.Side{}
 	var judge upstream.Exchanger
 	for _, s := range c.Sides {
 		var group, honest []upstream.Exchanger
 		encrypted := true
 		for _, server := range s.Servers {
-			encrypted = encrypted && server.Scheme == configs.SchemeTLS
+			secret := server.Scheme == configs.SchemeTLS
+			encrypted = encrypted && secret
+			dial := dialer(m.of(s.Via))
+			if s.Via.IsTunnel() {
+				dial = out.of(s.Via).dial(dial, dialer(m.of(routing.Direct)), secret)
+			}
 			ex, err := upstream.New(upstream.Config{
 				Scheme: string(server.Scheme), Addr: server.Addr, ServerName: server.ServerName, Text: server.Text,
-				Dial: dialer(m.of(s.Via)), Spoofable: !s.Via.IsTunnel(), Logger: log.With("side", s.Name),
+				Dial: dial, Spoofable: !s.Via.IsTunnel(), Logger: log.With("side", s.Name),
 			})
 			if err != nil {
 				return nil, nil, fmt.Errorf("%s: [side.%s] %w", s.Pos, s.Name, err)
@@ -116,8 +121,8 @@ func homeSubnet(home string, t *geo.Table) netip.Prefix {
 }
 
 // policy builds what the resolver swaps at a reload.
-func (p *Parts) policy(m marks, g *geo.Handle, log *slog.Logger) (*resolver.Policy, error) {
-	all, judge, err := sides(p.Config, m, log)
+func (p *Parts) policy(m marks, out outlets, g *geo.Handle, log *slog.Logger) (*resolver.Policy, error) {
+	all, judge, err := sides(p.Config, m, out, log)
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"strings"
 
 	"smartdns/resolver"
 	"smartdns/resolver/dnsname"
@@ -35,7 +34,7 @@ func (e *engine) query(ctx context.Context, name, qtype, from string) (api.Decis
 	if err != nil {
 		return api.Decision{}, err
 	}
-	d := story(e.resolver.Resolve(ctx, q))
+	d := story(e.resolver.Resolve(ctx, q), q)
 	for i := range d.Answers {
 		e.askKernel(ctx, &d.Answers[i], false)
 	}
@@ -45,16 +44,16 @@ func (e *engine) query(ctx context.Context, name, qtype, from string) (api.Decis
 func parseQuestion(name, qtype, from string) (*resolver.Query, error) {
 	n, err := dnsname.Parse(name)
 	if err != nil {
-		return nil, err
+		return nil, api.BadRequest(err.Error())
 	}
 	t, err := resolver.ParseType(qtype)
 	if err != nil {
-		return nil, err
+		return nil, api.BadRequest(err.Error())
 	}
 	var client netip.Addr
 	if from != "" {
 		if client, err = netip.ParseAddr(from); err != nil {
-			return nil, fmt.Errorf("--from %s: write the client's address", from)
+			return nil, api.BadRequest(fmt.Sprintf("%q is not the address of a client", from))
 		}
 	}
 	return resolver.Ask(n, t, client), nil
@@ -66,9 +65,9 @@ func (e *engine) route(ctx context.Context, to string) (api.Route, error) {
 	if err != nil {
 		q, err := parseQuestion(to, "A", "")
 		if err != nil {
-			return out, fmt.Errorf("%q is neither an address nor a name: %w", to, err)
+			return out, api.BadRequest(fmt.Sprintf("%q is neither an address nor a name: %s", to, err))
 		}
-		d := story(e.resolver.Resolve(ctx, q))
+		d := story(e.resolver.Resolve(ctx, q), q)
 		for i := range d.Answers {
 			e.askKernel(ctx, &d.Answers[i], true)
 		}
@@ -91,7 +90,13 @@ func (e *engine) judge(addr netip.Addr) api.Address {
 	}
 	a := api.Address{
 		Addr: addr, Region: v.Region.String(), Because: because(source), Path: string(path),
-		Rule: api.Rule{Where: fmt.Sprintf("addresses[%d]", rule.Index), Text: rule.Text, At: rule.Pos, Do: "via " + string(path)},
+		Rule: api.Rule{Where: where("addresses", resolver.Rule{Index: rule.Index}), Text: rule.Text, At: rule.Pos, Do: "via " + string(path)},
+	}
+	if rule.Named {
+		a.Rule.Matched = rule.Prefix.String()
+	}
+	if rule.List != "" {
+		a.Rule.List = fmt.Sprintf("%s:%d", rule.List, rule.Line)
 	}
 	if why := e.never.Load().Reason(addr); why != "" {
 		a.Mark.Reason = why + ": never marked"
@@ -103,7 +108,7 @@ func (e *engine) judge(addr netip.Addr) api.Address {
 // it, the mark that a new flow gets, and where that mark leads.
 func (e *engine) askKernel(ctx context.Context, a *api.Address, flows bool) {
 	v := e.shown.Load()
-	if v.table == nil || strings.HasPrefix(a.Mark.Reason, "taken out") {
+	if v.table == nil || a.Dropped != "" {
 		return
 	}
 	k := &api.Kernel{}
@@ -131,6 +136,9 @@ func (e *engine) askKernel(ctx context.Context, a *api.Address, flows bool) {
 	k.Route, k.Table, k.Dev = way.String(), int(way.Table), way.Dev
 	if way.Dev == "" {
 		k.Dev = "nowhere"
+	}
+	if way.Via.IsValid() {
+		k.Via = way.Via.String()
 	}
 	if way.Source.IsValid() {
 		k.Source = way.Source.String()

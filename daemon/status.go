@@ -22,8 +22,9 @@ import (
 func (e *engine) status(ctx context.Context) api.Status {
 	v := e.shown.Load()
 	s := api.Status{
+		Tunnels: []api.Tunnel{}, Sets: []api.Set{}, Classified: []string{},
 		Schema: api.Schema, Version: e.opts.Version, Uptime: api.Since(time.Since(e.started)),
-		Listen: e.listenStatus(v), Lists: v.parts.Lists, Sides: sideStatus(v), Counters: e.counters(),
+		Listen: e.listenStatus(v), Lists: append([]api.List{}, v.parts.Lists...), Sides: sideStatus(v), Counters: e.counters(),
 	}
 	for _, t := range v.tunnels {
 		s.Tunnels = append(s.Tunnels, tunnelStatus(v, t))
@@ -72,7 +73,7 @@ func summary(s api.Status) string {
 
 // conditions gathers what is not as it should be, errors first.
 func (e *engine) conditions(v *view, s api.Status) []api.Condition {
-	var all []api.Condition
+	all := []api.Condition{}
 	for _, f := range v.fails {
 		all = append(all, api.Condition{Severity: severityError, What: f.text, Fix: f.fix, Since: f.since})
 	}
@@ -84,6 +85,11 @@ func (e *engine) conditions(v *view, s api.Status) []api.Condition {
 				c.Severity = severityError
 				c.What = fmt.Sprintf("tunnel %s is down: no answer from %s; its traffic is %s", t.part.Path, endpointText(t), whenDownText(t.part.WhenDown))
 			}
+			all = append(all, c)
+		}
+	}
+	for _, side := range s.Sides {
+		if c, ok := silent(side); ok {
 			all = append(all, c)
 		}
 	}
@@ -107,6 +113,14 @@ func (e *engine) conditions(v *view, s api.Status) []api.Condition {
 	return all
 }
 
+// silent returns the condition of a side of which no server answers.
+func silent(s api.Side) (api.Condition, bool) {
+	if slices.ContainsFunc(s.Servers, func(v api.Server) bool { return v.Up }) || len(s.Servers) == 0 {
+		return api.Condition{}, false
+	}
+	return api.Condition{Severity: severityError, Since: time.Now(), What: fmt.Sprintf("no server of the %s side answers", s.Name)}, true
+}
+
 func whenDownText(w configs.WhenDown) string {
 	if w == configs.WhenDownDirect {
 		return "going direct"
@@ -126,7 +140,7 @@ func endpointText(t *running) string {
 
 func (e *engine) listenStatus(v *view) api.Listen {
 	st := e.server.Stats()
-	l := api.Listen{Addrs: e.server.Addrs(), Clients: v.parts.Config.Listen.Clients, UDP: st.UDP, TCP: st.TCP, Refused: st.Refused}
+	l := api.Listen{Addrs: e.server.Addrs(), Clients: append([]netip.Prefix{}, v.parts.Config.Listen.Clients...), UDP: st.UDP, TCP: st.TCP, Refused: st.Refused}
 	l.Clients = append(l.Clients, lanPrefixes(v.parts.Config, v.live.facts)...)
 	var port53 []netip.Addr
 	for _, a := range l.Addrs {
@@ -145,7 +159,7 @@ func sideStatus(v *view) []api.Side {
 		for _, h := range upstream.Health(v.policy.Sides[c.Name].Exchanger) {
 			s.Servers = append(s.Servers, api.Server{
 				Server: h.Server, Up: h.Up, Latency: api.Since(h.Latency), Queries: h.Queries, Failures: h.Failures,
-				Suspect: h.SpoofSuspect, LastError: h.LastError,
+				Suspect: h.SpoofSuspect, LastError: oneLine(h.LastError),
 			})
 		}
 		all = append(all, s)
@@ -197,32 +211,36 @@ func (e *engine) counters() []api.Counter {
 	c := e.resolver.Counters()
 	var all []api.Counter
 	for _, x := range []struct {
-		name  string
-		value uint64
+		group, name string
+		value       uint64
 	}{
-		{"queries", c.Queries}, {"answered from the cache", c.Hits}, {"answered locally", c.Local}, {"failed", c.Failed},
-		{"over a limit", c.Overloaded}, {"shared with an equal question", c.Shared},
-		{"names judged by auto", c.Auto.Judged}, {"judgements contradicted", c.Auto.Contradicted},
-		{"domestic answers while foreign was unreachable", c.Auto.Fallback}, {"of those refused, not all home", c.Auto.Refused},
-		{"suspicious answers", c.Poison.Suspicious}, {"replaced by the foreign side's", c.Poison.Replaced},
-		{"suspicious answers used for want of better", c.Poison.Used}, {"bogus addresses made NXDOMAIN", c.Poison.Bogus},
-		{"private addresses stripped from public names", c.Poison.Stripped},
-		{"answers marked", c.Marks.Answers}, {"answers whose marks failed", c.Marks.Failed},
-		{"of those answered, static sets agree", c.Marks.Agreed}, {"of those answered by on_error", c.Marks.Unmarked},
-		{"addresses never marked", c.Marks.Never}, {"foreign addresses not pulled direct", c.Marks.DirectRefused},
+		{"queries", "queries", c.Queries}, {"queries", "answered from the cache", c.Hits}, {"queries", "answered locally", c.Local},
+		{"queries", "failed", c.Failed}, {"queries", "over a limit", c.Overloaded}, {"queries", "shared with an equal question", c.Shared},
+		{"auto", "names judged by auto", c.Auto.Judged}, {"auto", "judgements contradicted", c.Auto.Contradicted},
+		{"auto", "domestic answers while foreign was unreachable", c.Auto.Fallback}, {"auto", "of those refused, not all home", c.Auto.Refused},
+		{"poison", "suspicious answers", c.Poison.Suspicious}, {"poison", "replaced by the foreign side's", c.Poison.Replaced},
+		{"poison", "suspicious answers used for want of better", c.Poison.Used}, {"poison", "bogus addresses made NXDOMAIN", c.Poison.Bogus},
+		{"poison", "private addresses stripped from public names", c.Poison.Stripped},
+		{"marks", "answers marked", c.Marks.Answers}, {"marks", "answers whose marks failed", c.Marks.Failed},
+		{"marks", "of those answered, static sets agree", c.Marks.Agreed}, {"marks", "of those answered by on_error", c.Marks.Unmarked},
+		{"marks", "addresses never marked", c.Marks.Never}, {"marks", "foreign addresses not pulled direct", c.Marks.DirectRefused},
 	} {
-		all = append(all, api.Counter{Name: x.name, Value: x.value})
+		all = append(all, api.Counter{Group: x.group, Name: x.name, Value: x.value})
 	}
 	return all
 }
 
-// pathOf says which way an address leaves that no answer has marked.
+// pathOf says which way an address leaves that no answer has marked, in the
+// order of our table's rules. A rule with Index -1 is none of the file's.
 func (p *Parts) pathOf(v geo.Verdict, a netip.Addr) (routing.Path, policy.AddressRule) {
+	if a.IsLinkLocalUnicast() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+		return routing.Direct, policy.AddressRule{Index: -1, Text: "link-local and multicast stay on their link", Via: routing.Direct}
+	}
 	rule := p.Addresses.Match(v, a)
 	if !rule.Named {
 		for _, t := range p.Tunnels {
 			if slices.ContainsFunc(t.own(), func(o netip.Prefix) bool { return o.Contains(a) }) {
-				return t.Path, rule
+				return t.Path, policy.AddressRule{Index: -1, Text: "its own network is always " + string(t.Path) + "'s", Via: t.Path}
 			}
 		}
 	}

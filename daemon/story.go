@@ -8,38 +8,45 @@ import (
 	"smartdns/web/api"
 )
 
-// story turns a Decision into what the API shows.
-func story(d *resolver.Decision) api.Decision {
+// story turns the Decision on q into what the API shows.
+func story(d *resolver.Decision, q *resolver.Query) api.Decision {
 	out := api.Decision{
 		Schema: api.Schema, Name: d.Asked.Name, Type: d.Asked.Type, Client: d.Asked.Client,
-		RCode: d.RCode, Took: api.Since(d.Took), Notes: d.Notes,
+		RCode: d.RCode, Took: api.Since(d.Took), Notes: d.Notes, Records: records(d.Reply(nil, whole(q))),
 	}
 	for _, e := range d.EDE {
-		out.EDE = append(out.EDE, api.EDE{Code: e.Code, Text: e.Text})
+		out.EDE = append(out.EDE, api.EDE{Code: e.Code, Text: oneLine(e.Text)})
 	}
 	for i, s := range d.Steps {
-		if i == 0 {
-			out.Rule, out.Cached = nameRule(s), s.Cached
-		} else {
-			out.Chain = append(out.Chain, fmt.Sprintf("%s, by %s", s.Name, where("names", s.Rule)))
+		if i == 0 || s.Cached == "" {
+			out.Cached = s.Cached
 		}
+		step := api.Step{Name: strings.TrimSuffix(s.Name, "."), Rule: nameRule(s)}
 		if s.Auto != nil {
-			out.Auto = &api.Auto{How: autoText(*s.Auto)}
-			if s.Auto.Learned {
-				out.Auto.Learned = fmt.Sprintf("%s, %s ago: %s", s.Auto.Region, s.Auto.Age.Round(1e9), s.Auto.Why)
-			}
-		}
-		if s.Cut != "" {
-			out.Notes = append(out.Notes, fmt.Sprintf("the answer was cut at %s, which is resolved by its own rule", s.Cut))
+			step.Auto = auto(*s.Auto)
 		}
 		for _, v := range s.Lookup {
-			out.Asked = append(out.Asked, asked(v)...)
+			if len(v.Tries) > 0 {
+				out.Cached = ""
+			}
+			step.Asked = append(step.Asked, asked(v)...)
 		}
+		out.Steps = append(out.Steps, step)
 	}
 	for _, a := range d.Addresses {
 		out.Answers = append(out.Answers, address(d, a))
 	}
 	return out
+}
+
+// oneLine is the text of joined errors as one sentence.
+func oneLine(s string) string { return strings.ReplaceAll(s, "\n", "; ") }
+
+// whole is q as one that takes an answer of any size.
+func whole(q *resolver.Query) *resolver.Query {
+	w := *q
+	w.Transport = "tcp"
+	return &w
 }
 
 func where(list string, r resolver.Rule) string {
@@ -50,45 +57,43 @@ func where(list string, r resolver.Rule) string {
 }
 
 func nameRule(s resolver.Step) api.Rule {
-	r := api.Rule{Where: where("names", s.Rule), Text: s.Rule.Text, At: s.Rule.Pos}
+	r := api.Rule{Where: where("names", s.Rule), Text: s.Rule.Text, At: s.Rule.Pos, Matched: strings.TrimSuffix(s.Rule.Matched, ".")}
 	switch {
 	case s.Local != "":
-		r.Do = s.Local
+		r.Do = "answered here: " + s.Local
 	case s.Auto != nil:
-		r.Do = "auto"
-	case s.Side != "":
-		r.Do = "ask " + s.Side
+		r.Do = "ask auto"
+	case len(s.Lookup) > 0:
+		r.Do = "ask " + s.Lookup[0].Side // the one whose answer was taken may be another
 	}
 	if s.Rule.Via != "" {
 		r.Do += ", via " + string(s.Rule.Via)
 	}
 	if s.Rule.List != "" {
-		r.List = fmt.Sprintf("list %s:%d %s", s.Rule.List, s.Rule.Line, strings.TrimSuffix(s.Rule.Matched, "."))
+		r.List = fmt.Sprintf("%s:%d", s.Rule.List, s.Rule.Line)
 	}
 	return r
 }
 
-func autoText(s resolver.Story) string {
-	text := string(s.Mode)
-	if s.Region != "" {
-		text += ", it is " + s.Region
+func auto(s resolver.Story) *api.Auto {
+	a := &api.Auto{Mode: string(s.Mode), Region: s.Region, Why: s.Why}
+	if s.Learned {
+		age := api.Since(s.Age)
+		a.Learned = &age
 	}
-	if s.Why != "" && !s.Learned {
-		text += " (" + s.Why + ")"
-	}
-	return text
+	return a
 }
 
 func asked(v resolver.Visit) []api.Asked {
-	base := api.Asked{Side: v.Side, Via: string(v.Path), Note: visitNote(v)}
+	base := api.Asked{Side: v.Side, Cached: v.Cached, Via: string(v.Path), Note: visitNote(v)}
 	if len(v.Tries) == 0 {
-		base.Took, base.Error = api.Since(v.Took), v.Err
+		base.Took, base.Error = api.Since(v.Took), oneLine(v.Err)
 		return []api.Asked{base}
 	}
 	var all []api.Asked
 	for i, t := range v.Tries {
 		a := base
-		a.Server, a.Proto, a.Took, a.Error = t.Server, t.Proto, api.Since(t.Took), t.Err
+		a.Server, a.Proto, a.Took, a.Error = t.Server, t.Proto, api.Since(t.Took), oneLine(t.Err)
 		if i < len(v.Tries)-1 {
 			a.Note = ""
 		}
@@ -102,36 +107,33 @@ func asked(v resolver.Visit) []api.Asked {
 
 func visitNote(v resolver.Visit) string {
 	var parts []string
-	if v.Why != "answer" {
-		parts = append(parts, v.Why)
-	}
-	if v.Cached != "" {
-		parts = append(parts, "from the cache")
+	switch v.Why {
+	case "answer":
+	case "judge":
+		parts = append(parts, "to judge the region")
+	default:
+		parts = append(parts, "as "+v.Why)
 	}
 	if v.Shared {
-		parts = append(parts, "with others")
+		parts = append(parts, "waited for an equal question")
 	}
 	if v.RCode != "" && v.RCode != "NOERROR" {
 		parts = append(parts, v.RCode)
 	}
 	if v.Suspect != "" {
-		parts = append(parts, "suspicious: "+v.Suspect)
+		parts = append(parts, "looks forged: "+v.Suspect)
 	}
 	return strings.Join(parts, ", ")
 }
 
 func address(d *resolver.Decision, a resolver.Address) api.Address {
 	out := api.Address{
-		Addr: a.Addr, TTL: a.TTL, Hint: strings.HasSuffix(a.From, "hint"),
-		Region: a.Region, Because: because(a.Source), Path: string(a.Path),
-		Rule: api.Rule{Where: where("addresses", a.Rule), Text: a.Rule.Text, At: a.Rule.Pos, Do: "via " + string(a.Path)},
-	}
-	if a.Rule.Via == a.Path && len(d.Steps) > 0 && d.Steps[0].Rule.Pos == a.Rule.Pos {
-		out.Rule.Where = where("names", a.Rule)
+		Addr: a.Addr, TTL: a.TTL, Hint: strings.HasSuffix(a.From, "hint"), Dropped: a.Dropped,
+		Region: a.Region, Because: because(a.Source), Path: string(a.Path), Rule: addressRule(d, a),
 	}
 	switch {
 	case a.Dropped != "":
-		out.Mark.Reason = "taken out of the answer: " + a.Dropped
+		out.Mark.Reason = "it is not in the answer"
 	case a.Note != "":
 		out.Mark.Reason = a.Note
 	case a.Marked:
@@ -145,6 +147,24 @@ func address(d *resolver.Decision, a resolver.Address) api.Address {
 		out.Mark.Reason = d.Marked.Err
 	}
 	return out
+}
+
+// addressRule is the line of the file that gave an address its path: one of
+// addresses, or, where it pins its names to a path, the one of names.
+func addressRule(d *resolver.Decision, a resolver.Address) api.Rule {
+	r := api.Rule{
+		Where: where("addresses", a.Rule), Text: a.Rule.Text, At: a.Rule.Pos, Do: "via " + string(a.Path),
+		Matched: strings.TrimSuffix(a.Rule.Matched, "."),
+	}
+	if a.Rule.List != "" {
+		r.List = fmt.Sprintf("%s:%d", a.Rule.List, a.Rule.Line)
+	}
+	for _, s := range d.Steps {
+		if s.Rule.Via != "" && s.Rule.Index == a.Rule.Index && s.Rule.Pos == a.Rule.Pos && s.Rule.Text == a.Rule.Text {
+			r.Where = where("names", a.Rule)
+		}
+	}
+	return r
 }
 
 func because(s resolver.Source) string {

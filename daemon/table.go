@@ -50,10 +50,14 @@ func tableStatus(ctx context.Context, v *view) ([]api.Set, []api.Counter, error)
 	}
 	var counters []api.Counter
 	for _, name := range slices.Sorted(maps.Keys(state.Counters)) {
-		counters = append(counters, api.Counter{Name: counterText(name), Value: state.Counters[name].Packets})
+		group := "packets"
+		if strings.HasPrefix(name, "new_") {
+			group = "flows"
+		}
+		counters = append(counters, api.Counter{Group: group, Name: counterText(name), Value: state.Counters[name].Packets})
 	}
 	_, conflicts := v.table.Ledger().Conflicts()
-	return sets, append(counters, api.Counter{Name: "addresses marked for two paths", Value: conflicts}), nil
+	return sets, append(counters, api.Counter{Group: "marks", Name: "addresses marked for two paths", Value: conflicts}), nil
 }
 
 // counterText says what a counter of our table counts.
@@ -61,8 +65,8 @@ func counterText(name string) string {
 	kind, path, ok := strings.Cut(name, "_")
 	if !ok {
 		return map[string]string{
-			"inbound": "packets: new connections out of a tunnel, blocked",
-			"invalid": "packets: of no connection, from the LAN, dropped",
+			"inbound": "packets: new connections from outside, blocked",
+			"invalid": "packets: of no connection, dropped",
 			"spoofed": "packets: forged towards a tunnel's address, dropped",
 		}[name]
 	}
@@ -72,7 +76,7 @@ func counterText(name string) string {
 	case "stray":
 		return "packets: of unknown connections of " + path + ", rejected"
 	case "rejected":
-		return "packets: of " + path + " while it was down, rejected"
+		return "packets: of " + path + " that it could not carry, rejected"
 	case "locked":
 		return "packets: of " + path + " kept from an uplink"
 	}
@@ -101,7 +105,7 @@ func (v *view) elements(ctx context.Context, a netip.Addr) ([]api.Element, routi
 }
 
 func (e *engine) listMarks(ctx context.Context) (api.Marks, error) {
-	out := api.Marks{Schema: api.Schema}
+	out := api.Marks{Schema: api.Schema, Marks: []api.MarkLine{}, Conflicts: []api.Conflict{}}
 	v := e.shown.Load()
 	if v.table == nil {
 		return out, nil
@@ -124,7 +128,7 @@ func (e *engine) listMarks(ctx context.Context) (api.Marks, error) {
 func (e *engine) forget(ctx context.Context, addr string) (api.Done, error) {
 	a, err := netip.ParseAddr(addr)
 	if err != nil {
-		return api.Done{}, fmt.Errorf("%q is not an address", addr)
+		return api.Done{}, api.BadRequest(fmt.Sprintf("%q is not an address", addr))
 	}
 	v := e.shown.Load()
 	if v.table == nil {

@@ -4,6 +4,7 @@ package web
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 
 	"smartdns/web/api"
@@ -44,7 +45,11 @@ func serve[T any](f func(*http.Request) (T, error)) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		v, err := f(r)
 		if err != nil {
-			w.WriteHeader(http.StatusUnprocessableEntity)
+			code := http.StatusUnprocessableEntity
+			if _, ok := errors.AsType[api.BadRequest](err); ok {
+				code = http.StatusBadRequest
+			}
+			w.WriteHeader(code)
 			_ = json.NewEncoder(w).Encode(api.Error{Error: err.Error()})
 			return
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -19,9 +20,13 @@ func (a *app) runCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "run",
 		Short: "resolve and route, in the foreground",
-		Long:  "Runs the daemon in the foreground. Tells systemd (sd_notify) when DNS answers and\nthe routes are in place. SIGTERM stops it and removes all that is ours; SIGHUP\nreads the configuration again.",
+		Long:  "Runs the daemon in the foreground. Tells systemd (sd_notify) when DNS answers\nand the routes are in place. SIGTERM stops it and removes all that is ours;\nSIGHUP reads the configuration again.",
 		Args:  usage(cobra.NoArgs),
-		RunE:  func(c *cobra.Command, _ []string) error { return daemon.Run(c.Context(), a.options()) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			ctx, stop := untilStopped(c.Context())
+			defer stop()
+			return daemon.Run(ctx, a.options())
+		},
 	}
 }
 
@@ -35,47 +40,42 @@ func (a *app) checkCommand() *cobra.Command {
 				a.config = args[0]
 			}
 			r, err := daemon.Check(a.options())
-			if a.json {
-				v := checked{Schema: api.Schema, OK: err == nil, File: r.File, Warnings: r.Warnings, Notes: r.Notes}
-				if err != nil {
-					v.Errors = strings.Split(err.Error(), "\n")
-				}
-				return errors.Join(a.out.json(v), no(err == nil))
-			}
+			v := api.Checked{Schema: api.Schema, OK: err == nil, File: r.File, Errors: []string{}, Warnings: list(r.Warnings), Notes: list(r.Notes)}
 			if err != nil {
-				fmt.Fprintln(a.errs, err)
-				return errNo
+				v.Errors = strings.Split(err.Error(), "\n")
 			}
-			for _, w := range r.Warnings {
-				a.out.line(w, "")
-			}
-			for _, n := range r.Notes {
-				a.out.line(a.out.faint(n), "")
-			}
-			a.out.line(a.out.good(r.File+": fine"), "")
-			return nil
+			return errors.Join(show(a, v, a.checked), no(err == nil))
 		},
 	})
 }
 
-// checked is what check --json prints.
-type checked struct {
-	Schema   int      `json:"schema"`
-	OK       bool     `json:"ok"`
-	File     string   `json:"file"`
-	Errors   []string `json:"errors"`
-	Warnings []string `json:"warnings"`
-	Notes    []string `json:"notes"`
+// checked prints what is wrong to stderr, and the rest to stdout.
+func (a *app) checked(c api.Checked) {
+	for _, e := range c.Errors {
+		fmt.Fprintln(a.errs, e)
+	}
+	for _, w := range c.Warnings {
+		a.out.hanging(w, func(s string) string { return s })
+	}
+	for _, n := range c.Notes {
+		a.out.hanging(n, a.out.faint)
+	}
+	if c.OK {
+		a.out.line(c.File+": "+a.out.good("fine"), "")
+	}
 }
+
+// list is s as JSON shows it when it is empty: [].
+func list(s []string) []string { return append([]string{}, s...) }
 
 func (a *app) configCommand() *cobra.Command {
 	var effective bool
-	c := &cobra.Command{
+	c := a.withJSON(&cobra.Command{
 		Use:   "config",
 		Short: "every key with its default; with --effective, what is in force",
 		Args:  usage(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
-			if !effective {
+			if !effective && !a.json {
 				fmt.Fprint(a.out.w, configs.Reference())
 				return nil
 			}
@@ -83,11 +83,19 @@ func (a *app) configCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprint(a.out.w, cfg.Text())
-			return nil
+			if !a.json {
+				fmt.Fprint(a.out.w, cfg.Text())
+				return nil
+			}
+			tables, err := cfg.Tables()
+			if err != nil {
+				return err
+			}
+			return a.out.json(api.Config{Schema: api.Schema, Config: tables})
 		},
-	}
+	})
 	c.Flags().BoolVar(&effective, "effective", false, "print the file with every default filled in")
+	c.Flags().Lookup("json").Usage = "print what is in force as JSON"
 	return c
 }
 
@@ -102,7 +110,7 @@ func (a *app) planCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.printSteps(steps)
+			return a.printSteps(steps, "nothing")
 		},
 	})
 	c.Flags().BoolVar(&sets, "sets", false, "print the elements of the static sets too")
@@ -112,14 +120,14 @@ func (a *app) planCommand() *cobra.Command {
 func (a *app) diffCommand() *cobra.Command {
 	return a.withJSON(&cobra.Command{
 		Use:   "diff",
-		Short: "what would change in the kernel now; exit 1 when there is something",
+		Short: "what would change in the kernel now; exit 1 if anything",
 		Args:  usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			steps, err := daemon.Diff(c.Context(), a.options())
 			if err != nil {
 				return err
 			}
-			return errors.Join(a.printSteps(steps), no(len(steps) == 0))
+			return errors.Join(a.printSteps(steps, "the kernel is as the configuration asks"), no(len(steps) == 0))
 		},
 	})
 }
@@ -127,21 +135,28 @@ func (a *app) diffCommand() *cobra.Command {
 func (a *app) cleanupCommand() *cobra.Command {
 	return a.withJSON(&cobra.Command{
 		Use:   "cleanup",
-		Short: "remove everything that is ours from the kernel; refuses while the daemon runs",
+		Short: "remove all that is ours; refuses while the daemon runs",
 		Args:  usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			steps, err := daemon.Cleanup(c.Context(), a.options())
-			return errors.Join(a.printSteps(steps), err)
+			if len(steps) == 0 && err != nil {
+				return err
+			}
+			return errors.Join(a.printSteps(steps, "nothing of ours was there"), err)
 		},
 	})
 }
 
-func (a *app) printSteps(steps []string) error {
+// printSteps prints commands. What there is to say about none goes to stderr.
+func (a *app) printSteps(steps []string, none string) error {
 	if a.json {
-		return a.out.json(api.Steps{Schema: api.Schema, Steps: steps})
+		return a.out.json(api.Steps{Schema: api.Schema, Steps: list(steps)})
 	}
 	for _, s := range steps {
-		fmt.Fprintln(a.out.w, s)
+		fmt.Fprintln(a.out.w, safeLines(s))
+	}
+	if len(steps) == 0 {
+		fmt.Fprintln(a.errs, none)
 	}
 	return nil
 }
@@ -150,11 +165,13 @@ func (a *app) labCommand() *cobra.Command {
 	var keep bool
 	c := &cobra.Command{
 		Use:   "lab",
-		Short: "a small internet in namespaces on this machine, with all of it working",
-		Long:  "Builds a client, this gateway, an ISP with a lying DNS and an outside world in\nnamespaces of their own, runs the real daemon in the gateway, and shows which way\neach packet went. Nothing outside the namespaces is touched.",
+		Short: "a small internet in namespaces, with all of this at work",
+		Long:  "Builds a client, this gateway, an ISP with a lying DNS and an outside world in\nnamespaces of their own, runs the real daemon in the gateway, and shows which\nway each packet went. Nothing outside the namespaces is touched.",
 		Args:  usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			return lab.Demo(c.Context(), a.out.w, lab.DemoOptions{Keep: keep})
+			ctx, stop := untilStopped(c.Context())
+			defer stop()
+			return lab.Demo(ctx, a.out.w, lab.DemoOptions{Keep: keep})
 		},
 	}
 	c.Flags().BoolVar(&keep, "keep", false, "leave it up until Ctrl-C, and say how to get a shell in it")
@@ -168,7 +185,7 @@ func (a *app) versionCommand() *cobra.Command {
 		Args:  usage(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			if a.json {
-				return a.out.json(map[string]any{"schema": api.Schema, "version": version()})
+				return a.out.json(api.Version{Schema: api.Schema, Version: version(), Go: runtime.Version()})
 			}
 			a.out.line("smartdns "+version(), "")
 			return nil

@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"smartdns/web/api"
 )
 
 func main() {
@@ -31,23 +33,31 @@ type usageError struct{ error }
 
 // run is the whole program: arguments in, exit code out.
 func run(args []string, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	cmd := newRoot(stdout, stderr)
 	cmd.SetArgs(args)
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
-	called, err := cmd.ExecuteContextC(ctx)
+	called, err := cmd.ExecuteContextC(context.Background())
 	switch {
 	case err == nil:
 		return exitYes
 	case errors.Is(err, errNo):
 		return exitNo
 	}
-	fmt.Fprintf(stderr, "smartdns: %v\n", err)
-	if _, ok := errors.AsType[usageError](err); ok {
+	fmt.Fprintf(stderr, "smartdns: %s\n", safeLines(err.Error()))
+	_, usage := errors.AsType[usageError](err)
+	_, senseless := errors.AsType[api.BadRequest](err)
+	if usage || senseless {
 		fmt.Fprintf(stderr, "try: %s --help\n", called.CommandPath())
 		return exitUsage
 	}
 	return exitNo
+}
+
+// untilStopped returns a context that ends at the first SIGINT or SIGTERM, for
+// commands that have something to take back. A second one ends the program.
+func untilStopped(parent context.Context) (ctx context.Context, stop context.CancelFunc) {
+	ctx, stop = signal.NotifyContext(parent, os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
 }

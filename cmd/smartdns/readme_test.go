@@ -123,3 +123,32 @@ func (w *world) inGateway(line string) {
 		w.t.Errorf("%s: %v\n%s", line, err, out)
 	}
 }
+
+// Every test that README.md names as a promise's proof exists.
+func TestReadmeNamesItsProofs(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	err = filepath.WalkDir("../..", func(p string, d os.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(p, "_test.go") {
+			b, e := os.ReadFile(p)
+			all.Write(b)
+			return e
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile("`(Test\\w+)`").FindAllSubmatch(readme, -1)
+	for _, m := range named {
+		if !strings.Contains(all.String(), "func "+string(m[1])+"(") {
+			t.Errorf("README.md names %s, and there is none", m[1])
+		}
+	}
+	if len(named) < 15 {
+		t.Errorf("README.md names %d tests: the table is not seen", len(named))
+	}
+}

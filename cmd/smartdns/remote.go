@@ -2,8 +2,11 @@ package main
 
 import (
 	"errors"
+	"time"
 
 	"github.com/spf13/cobra"
+
+	"smartdns/web/api"
 )
 
 // The commands of this file ask the daemon.
@@ -23,11 +26,7 @@ func (a *app) queryCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if a.json {
-				return errors.Join(a.out.json(d), no(d.RCode == "NOERROR"))
-			}
-			a.out.decision(d)
-			return no(d.RCode == "NOERROR")
+			return errors.Join(show(a, d, a.out.decision), no(d.RCode == "NOERROR"))
 		},
 	})
 	c.Flags().StringVar(&from, "from", "", "ask as the client at this `ADDR`")
@@ -44,11 +43,7 @@ func (a *app) routeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if a.json {
-				return errors.Join(a.out.json(r), no(len(r.Answers) > 0))
-			}
-			a.out.route(r)
-			return no(len(r.Answers) > 0)
+			return errors.Join(show(a, r, a.out.route), no(len(r.Answers) > 0))
 		},
 	})
 }
@@ -61,15 +56,13 @@ func (a *app) statusCommand() *cobra.Command {
 		Args:  usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := a.client().Status(c.Context())
-			switch {
-			case err != nil:
+			if err != nil {
 				return err
-			case a.json:
-				return errors.Join(a.out.json(s), no(s.Fine))
-			case !quiet:
-				a.out.status(s)
 			}
-			return no(s.Fine)
+			if !quiet {
+				err = show(a, s, func(s api.Status) { a.out.status(s, time.Now()) })
+			}
+			return errors.Join(err, no(s.Fine))
 		},
 	})
 	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "print nothing; the exit code answers")
@@ -86,39 +79,35 @@ func (a *app) marksCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if a.json {
-				return a.out.json(m)
-			}
-			a.out.marks(m)
-			return nil
+			return show(a, m, a.out.marks)
 		},
 	})
-	c.AddCommand(&cobra.Command{
+	c.AddCommand(a.withJSON(&cobra.Command{
 		Use:   "forget ADDR",
 		Short: "untie an address; the next answer with it ties it again",
 		Args:  usage(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			d, err := a.client().Forget(c.Context(), args[0])
-			if err == nil {
-				a.out.line(d.Text, "")
+			if err != nil {
+				return err
 			}
-			return err
+			return show(a, d, a.out.done)
 		},
-	})
+	}))
 	return c
 }
 
 func (a *app) reloadCommand() *cobra.Command {
-	return &cobra.Command{
+	return a.withJSON(&cobra.Command{
 		Use:   "reload",
 		Short: "read the configuration again; a bad one changes nothing",
 		Args:  usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			d, err := a.client().Reload(c.Context())
-			if err == nil {
-				a.out.line(d.Text, "")
+			if err != nil {
+				return err
 			}
-			return err
+			return show(a, d, a.out.done)
 		},
-	}
+	})
 }

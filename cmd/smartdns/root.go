@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -35,8 +38,11 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages", "Flags.FlagUsagesWrapped 80"))
+	root.SetHelpCommand(helpCommand(root))
+	root.CompletionOptions.DisableDefaultCmd = true
 	f := root.PersistentFlags()
-	f.StringVarP(&a.config, "config", "c", "", "the configuration `FILE` (default "+daemon.DefaultConfig+", or the embedded defaults where that is not there)")
+	f.StringVarP(&a.config, "config", "c", "", "the configuration `FILE`; "+daemon.DefaultConfig+" if not given, or the defaults where that is not there")
 	f.StringVar(&a.dirs.Run, "run-dir", daemon.DefaultRunDir, "`DIR` of the control socket and the lock")
 	f.StringVar(&a.dirs.State, "state-dir", daemon.DefaultStateDir, "`DIR` of what is kept over restarts")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "say more: every step, every repair")
@@ -44,6 +50,7 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 		a.runCommand(), a.checkCommand(), a.configCommand(), a.planCommand(), a.diffCommand(),
 		a.queryCommand(), a.routeCommand(), a.statusCommand(), a.marksCommand(),
 		a.cleanupCommand(), a.reloadCommand(), a.labCommand(), a.versionCommand(),
+		completionCommand(root, a.out),
 	)
 	return root
 }
@@ -55,6 +62,38 @@ func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 			return usageError{err}
 		}
 		return nil
+	}
+}
+
+// helpCommand is cobra's own with an error for a command that is not there.
+func helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "what a command does, and its flags",
+		RunE: func(c *cobra.Command, args []string) error {
+			to, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return usageError{fmt.Errorf("unknown command %q", strings.Join(args, " "))}
+			}
+			return to.Help()
+		},
+	}
+}
+
+func completionCommand(root *cobra.Command, out printer) *cobra.Command {
+	shells := map[string]func() error{
+		"bash": func() error { return root.GenBashCompletionV2(out.w, true) },
+		"zsh":  func() error { return root.GenZshCompletion(out.w) },
+		"fish": func() error { return root.GenFishCompletion(out.w, true) },
+	}
+	return &cobra.Command{
+		Use:                   "completion bash|zsh|fish",
+		Short:                 "a script that completes commands and flags in a shell",
+		Long:                  "Prints a script for the shell. For bash, in this session:\n\n  source <(smartdns completion bash)",
+		ValidArgs:             slices.Sorted(maps.Keys(shells)),
+		Args:                  usage(cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs)),
+		DisableFlagsInUseLine: true,
+		RunE:                  func(_ *cobra.Command, args []string) error { return shells[args[0]]() },
 	}
 }
 

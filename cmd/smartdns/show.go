@@ -3,106 +3,184 @@ package main
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"smartdns/web/api"
 )
 
-// status prints whether it is fine, then everything else.
-func (p printer) status(s api.Status) {
-	first := p.good(s.Summary)
+// status prints whether it is fine, then everything else. Now is when.
+func (p printer) status(s api.Status, now time.Time) {
+	paint := p.good
 	if !s.Fine {
-		first = p.bad(s.Summary)
+		paint = p.bad
 	}
-	p.line(first, "up "+long(s.Uptime))
+	p.headline(s.Summary, "up "+long(s.Uptime), paint)
 	for _, c := range s.Conditions {
-		what := c.What
-		if c.Severity == "error" {
-			what = p.bad(what)
+		if c.Severity == "error" && s.Summary == "not fine: "+c.What {
+			c.What = ""
 		}
-		p.row(c.Severity, what, "")
-		if c.Fix != "" {
-			p.row("", "→ "+c.Fix, "")
-		}
+		p.condition(c)
 	}
-	p.row("listen", join(s.Listen.Addrs), fmt.Sprintf("%d udp, %d tcp, %d refused", s.Listen.UDP, s.Listen.TCP, s.Listen.Refused))
+	p.row("listen", join(s.Listen.Addrs), "")
 	if len(s.Listen.Clients) > 0 {
 		p.row("clients", join(s.Listen.Clients), "")
 	}
 	for _, t := range s.Tunnels {
-		p.tunnel(t)
+		p.tunnel(t, now)
 	}
 	for _, side := range s.Sides {
-		p.row(side.Name, "via "+side.Via, "")
+		p.row("side", side.Name, "via "+side.Via)
 		for _, v := range side.Servers {
-			state := p.good("up")
-			if !v.Up {
-				state = p.bad("down")
-			}
-			right := fmt.Sprintf("%s, %d asked, %d failed", short(v.Latency), v.Queries, v.Failures)
-			if v.Suspect > 0 {
-				right += fmt.Sprintf(", %d suspect", v.Suspect)
-			}
-			p.row("", pad(v.Server, 28)+state, right)
-			if v.LastError != "" && !v.Up {
-				p.row("", "  "+safe(v.LastError), "")
-			}
+			p.server(v)
 		}
 	}
 	for _, l := range s.Lists {
-		right := fmt.Sprintf("%d entries", l.Entries)
+		right := counted(l.Entries, "entry", "entries")
 		if l.Dropped > 0 {
 			right += fmt.Sprintf(", %d dropped", l.Dropped)
 		}
 		p.row("list", pad(l.Name, 16)+l.Source, right)
 		if l.Error != "" {
-			p.row("", p.bad(safe(l.Error)), "")
+			p.row("", p.bad(l.Error), "")
 		}
 	}
-	for _, set := range s.Sets {
-		right := fmt.Sprintf("%d elements", set.Elements)
-		if set.Size > 0 {
-			right += fmt.Sprintf(" of %d", set.Size)
-		}
-		p.row("set", set.Name, right)
-	}
+	p.sets(s.Sets)
 	if len(s.Classified) > 0 {
 		p.row("classified", strings.Join(s.Classified, ", "), "")
 	}
-	for _, c := range s.Counters {
-		if c.Value > 0 {
-			p.row("counter", c.Name, fmt.Sprint(c.Value))
+	queries := []string{fmt.Sprintf("%d over UDP", s.Listen.UDP), fmt.Sprintf("%d over TCP", s.Listen.TCP)}
+	if s.Listen.Refused > 0 {
+		queries = append(queries, fmt.Sprintf("%d refused", s.Listen.Refused))
+	}
+	p.row("received", strings.Join(queries, ", "), "")
+	p.counters(s.Counters)
+}
+
+func (p printer) condition(c api.Condition) {
+	label := c.Severity
+	if c.What != "" {
+		if c.Severity == "error" {
+			c.What = p.bad(c.What)
 		}
+		p.row(label, c.What, "")
+		label = ""
+	}
+	if c.Fix != "" {
+		p.row(label, "→ "+c.Fix, "")
 	}
 }
 
-func (p printer) tunnel(t api.Tunnel) {
+func (p printer) tunnel(t api.Tunnel, now time.Time) {
 	state := p.good(t.State)
 	if t.State != "up" {
 		state = p.bad(t.State)
 	}
 	hs := "no handshake yet"
 	if t.Handshake != nil {
-		hs = "handshake " + t.Handshake.Local().Format("15:04:05")
+		hs = "handshake " + long(api.Since(max(0, now.Sub(*t.Handshake)))) + " ago"
 	}
 	p.row("tunnel", pad(t.Path, 8)+state+"  "+t.Endpoint, hs)
-	p.row("", fmt.Sprintf("%s device, peer %s, mark %s, table %d", t.Device, t.Peer, t.Mark, t.Table),
-		fmt.Sprintf("%s in, %s out", bytes(t.Received), bytes(t.Sent)))
+	p.row("", fmt.Sprintf("%s device, peer %s, when down: %s", t.Device, t.Peer, t.WhenDown), "")
+	p.row("", fmt.Sprintf("fwmark %s, table %d", t.Mark, t.Table), fmt.Sprintf("%s in, %s out", sizeText(t.Received), sizeText(t.Sent)))
 	if t.Error != "" {
-		p.row("", p.bad(safe(t.Error)), "")
+		p.row("", p.bad(t.Error), "")
+	}
+}
+
+func (p printer) server(v api.Server) {
+	state := p.good("up")
+	if !v.Up {
+		state = p.bad("down")
+	}
+	right := "not asked yet"
+	if v.Queries > 0 {
+		right = fmt.Sprintf("%s, %d asked", short(v.Latency), v.Queries)
+		if v.Latency == 0 || !v.Up {
+			right = fmt.Sprintf("%d asked", v.Queries)
+		}
+	}
+	if v.Failures > 0 {
+		right += fmt.Sprintf(", %d failed", v.Failures)
+	}
+	if v.Suspect > 0 {
+		right += fmt.Sprintf(", %d suspect", v.Suspect)
+	}
+	p.row("", pad(v.Server, 28)+state, right)
+	if v.LastError != "" && !v.Up {
+		p.row("", "  "+v.LastError, "")
+	}
+}
+
+// sets prints the marks of each path, and how large the lists of addresses in
+// the kernel are. The sets of interfaces and the like say nothing new.
+func (p printer) sets(all []api.Set) {
+	sizes, size := map[string][]string{}, uint32(0)
+	var marks, static []string
+	for _, s := range all {
+		family := "IPv4"
+		name, is4 := strings.CutSuffix(s.Name, "_4")
+		if !is4 {
+			family, name = "IPv6", strings.TrimSuffix(s.Name, "_6")
+		}
+		order := &static
+		switch {
+		case s.Path != "":
+			name, size, order = s.Path, s.Size, &marks
+		case name == s.Name || s.Elements == 0 || name == "local" || name == "lan":
+			continue
+		}
+		if sizes[name] == nil {
+			*order = append(*order, name)
+		}
+		sizes[name] = append(sizes[name], fmt.Sprintf("%d %s", s.Elements, family))
+	}
+	for _, path := range marks {
+		p.row("marks", pad(path, 8)+strings.Join(sizes[path], ", "), fmt.Sprintf("room for %d each", size))
+	}
+	for _, name := range static {
+		p.row("set", pad(name, 8)+strings.Join(sizes[name], ", "), "")
+	}
+}
+
+// counters prints what is not zero, a row per group.
+func (p printer) counters(all []api.Counter) {
+	var order []string
+	texts := map[string][]string{}
+	for _, c := range all {
+		if c.Value == 0 {
+			continue
+		}
+		if texts[c.Group] == nil {
+			order = append(order, c.Group)
+		}
+		texts[c.Group] = append(texts[c.Group], fmt.Sprintf("%d %s", c.Value, strings.TrimPrefix(c.Name, "packets: ")))
+	}
+	for _, g := range order {
+		label := g
+		if g == "queries" {
+			label = "resolver"
+		}
+		p.row(label, strings.Join(texts[g], "; "), "")
 	}
 }
 
 func (p printer) marks(m api.Marks) {
+	addr, path := 0, 0
 	for _, l := range m.Marks {
-		p.line(pad(l.Addr.String(), 40)+pad(l.Path, 12)+l.Set, long(l.Remaining)+" left")
+		addr, path = max(addr, len(l.Addr.String())), max(path, len(l.Path))
+	}
+	for _, l := range m.Marks {
+		p.line(pad(l.Addr.String(), addr+2)+pad(l.Path, path+2)+long(l.Remaining)+" left", "")
 	}
 	for _, c := range m.Conflicts {
-		p.line(fmt.Sprintf("%s is on several paths: %s; %s is used", c.Addr, strings.Join(c.Paths, ", "), c.Used), "")
+		p.row("conflict", fmt.Sprintf("%s is on several paths: %s; %s is used", c.Addr, strings.Join(c.Paths, ", "), c.Used), "")
 	}
 	if len(m.Marks) == 0 {
 		p.line("no address is marked", "")
 	}
 }
+
+func (p printer) done(d api.Done) { p.line(d.Text, "") }
 
 func join[T fmt.Stringer](all []T) string {
 	s := make([]string, len(all))
@@ -112,11 +190,21 @@ func join[T fmt.Stringer](all []T) string {
 	return strings.Join(s, ", ")
 }
 
-// bytes prints a size with a binary unit.
-func bytes(n int64) string {
+func counted(n int, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, more)
+}
+
+// sizeText prints a size with a binary unit.
+func sizeText(n int64) string {
 	v, unit := float64(n), 0
 	for ; v >= 1024 && unit < 4; unit++ {
 		v /= 1024
 	}
-	return fmt.Sprintf("%.4g %s", v, [...]string{"B", "KiB", "MiB", "GiB", "TiB"}[unit])
+	if unit == 0 {
+		return fmt.Sprintf("%d B", n)
+	}
+	return fmt.Sprintf("%.1f %s", v, [...]string{"B", "KiB", "MiB", "GiB", "TiB"}[unit])
 }

@@ -91,13 +91,14 @@ type Server struct {
 
 // List is one data list.
 type List struct {
-	Name    string    `json:"name"`
-	Source  string    `json:"source"` // its file, or "embedded"
-	Kind    string    `json:"kind"`
-	Entries int       `json:"entries"`
-	Dropped int       `json:"dropped"` // lines passed over, each for a reason that check prints
-	Loaded  time.Time `json:"loaded"`
-	Error   string    `json:"error,omitempty"`
+	Name         string    `json:"name"`
+	Source       string    `json:"source"` // its file, or "embedded"
+	Kind         string    `json:"kind"`
+	Entries      int       `json:"entries"`
+	Dropped      int       `json:"dropped"`                 // lines passed over
+	FirstDropped string    `json:"first_dropped,omitempty"` // the first of them, and why
+	Loaded       time.Time `json:"loaded"`
+	Error        string    `json:"error,omitempty"`
 }
 
 // Set is one nftables set of ours.
@@ -110,6 +111,7 @@ type Set struct {
 
 // Counter is a number that only grows.
 type Counter struct {
+	Group string `json:"group"` // what it is about: "queries", "auto", "poison", "marks", "flows", "packets"
 	Name  string `json:"name"`
 	Value uint64 `json:"value"`
 }
@@ -123,19 +125,35 @@ type Decision struct {
 	RCode   string    `json:"rcode"`
 	EDE     []EDE     `json:"ede,omitempty"`
 	Took    Seconds   `json:"took"`
-	Cached  string    `json:"cached"` // "", "fresh", "negative", "failure"
-	Rule    Rule      `json:"rule"`
-	Auto    *Auto     `json:"auto,omitempty"` // how `ask = "auto"` decided
-	Asked   []Asked   `json:"asked,omitempty"`
-	Chain   []string  `json:"chain,omitempty"` // CNAMEs, from the asked name
-	Answers []Address `json:"answers,omitempty"`
-	Notes   []string  `json:"notes,omitempty"` // what was odd: held, cut, stripped
+	Cached  string    `json:"cached"`            // "", "fresh", "negative", "failure"
+	Steps   []Step    `json:"steps"`             // the asked name, and each CNAME target that was resolved by its own rule
+	Records []Record  `json:"records,omitempty"` // of the answer, without those that are an address and nothing else
+	Answers []Address `json:"answers,omitempty"` // its addresses, and those taken out of it
+	Notes   []string  `json:"notes,omitempty"`   // what was odd: held, stripped
 }
 
-// Auto is how a name in no list was decided, in words.
+// Step is how one name was decided.
+type Step struct {
+	Name  string  `json:"name"`
+	Rule  Rule    `json:"rule"`
+	Auto  *Auto   `json:"auto,omitempty"` // how `ask = "auto"` decided
+	Asked []Asked `json:"asked,omitempty"`
+}
+
+// Auto is how a name in no list was decided.
 type Auto struct {
-	How     string `json:"how"`
-	Learned string `json:"learned,omitempty"` // the verdict from before that was used
+	Mode    string   `json:"mode"`
+	Region  string   `json:"region,omitempty"` // "home", "abroad"; "" when nothing said
+	Why     string   `json:"why,omitempty"`
+	Learned *Seconds `json:"learned,omitempty"` // the age of the verdict, when it is from before this query
+}
+
+// Record is a record of the answer.
+type Record struct {
+	Name string `json:"name"`
+	Type string `json:"type"`
+	TTL  uint32 `json:"ttl"`
+	Data string `json:"data"` // as a zone file has it
 }
 
 // EDE is an extended error (RFC 8914).
@@ -146,17 +164,19 @@ type EDE struct {
 
 // Rule is the line of the file that decided.
 type Rule struct {
-	Where string `json:"where"` // "names[3]", "addresses[1]"
-	Text  string `json:"text"`
-	At    string `json:"at"`             // "smartdns.toml:33"
-	List  string `json:"list,omitempty"` // "cn-domains:12 baidu.com": the list's line that matched
-	Do    string `json:"do"`             // "ask domestic", "answer nxdomain", "via wg0"
+	Where   string `json:"where"`             // "names[3]", "addresses[1]"
+	Text    string `json:"text"`              // its match, as the file has it
+	At      string `json:"at"`                // "smartdns.toml:33"
+	Matched string `json:"matched,omitempty"` // the part of the match, or of the list, that matched
+	List    string `json:"list,omitempty"`    // "cn-domains:12": the list's line that matched
+	Do      string `json:"do"`                // "ask domestic", "answer nxdomain", "via wg0"
 }
 
-// Asked is one upstream try.
+// Asked is one upstream try, or what the cache had instead of one.
 type Asked struct {
 	Side   string  `json:"side"`
-	Server string  `json:"server"`
+	Cached string  `json:"cached,omitempty"` // nobody was asked: "fresh", "negative", "failure", "doubt"
+	Server string  `json:"server,omitempty"`
 	Via    string  `json:"via"`
 	Proto  string  `json:"proto,omitempty"`
 	Took   Seconds `json:"took"`
@@ -173,6 +193,7 @@ type Address struct {
 	Because string     `json:"because"` // the list, line and prefix that say so
 	Path    string     `json:"path"`
 	Rule    Rule       `json:"rule"`
+	Dropped string     `json:"dropped,omitempty"` // why it was taken out of the answer
 	Mark    Mark       `json:"mark"`
 	Kernel  *Kernel    `json:"kernel,omitempty"`
 }
@@ -191,7 +212,8 @@ type Kernel struct {
 	Mark      string    `json:"mark"`  // the fwmark that our chains give a new flow to it
 	Route     string    `json:"route"` // as `ip route get ADDR mark MARK` prints it
 	Table     int       `json:"table,omitempty"`
-	Dev       string    `json:"dev,omitempty"`
+	Dev       string    `json:"dev,omitempty"` // "nowhere" where Route says why
+	Via       string    `json:"via,omitempty"` // the next hop
 	Source    string    `json:"source,omitempty"`
 	Peer      string    `json:"peer,omitempty"`
 	Handshake Seconds   `json:"handshake,omitempty"` // its age
@@ -247,6 +269,29 @@ type Conflict struct {
 type Steps struct {
 	Schema int      `json:"schema"`
 	Steps  []string `json:"steps"`
+}
+
+// Checked is what is wrong with a file, or was read with it.
+type Checked struct {
+	Schema   int      `json:"schema"`
+	OK       bool     `json:"ok"`
+	File     string   `json:"file"`
+	Errors   []string `json:"errors"`
+	Warnings []string `json:"warnings"`
+	Notes    []string `json:"notes"`
+}
+
+// Config is a configuration.
+type Config struct {
+	Schema int            `json:"schema"`
+	Config map[string]any `json:"config"` // the tables of the file
+}
+
+// Version says which program this is.
+type Version struct {
+	Schema  int    `json:"schema"`
+	Version string `json:"version"`
+	Go      string `json:"go"`
 }
 
 // Done is the answer to a request that changes something.

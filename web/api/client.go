@@ -17,6 +17,12 @@ import (
 // ErrNoDaemon means that nobody listens at the control socket.
 var ErrNoDaemon = errors.New("smartdns is not running")
 
+// BadRequest is the error of a request that makes no sense: a sentence that
+// says why. It comes back from the Client as it was made by the daemon.
+type BadRequest string
+
+func (e BadRequest) Error() string { return string(e) }
+
 // Client asks a daemon over its control socket.
 type Client struct {
 	socket string
@@ -92,6 +98,9 @@ func do[T any](ctx context.Context, c *Client, method, path string, form url.Val
 		var e Error
 		if json.Unmarshal(body, &e) != nil || e.Error == "" {
 			e.Error = resp.Status
+		}
+		if resp.StatusCode == http.StatusBadRequest {
+			return v, BadRequest(e.Error)
 		}
 		return v, errors.New(e.Error)
 	}

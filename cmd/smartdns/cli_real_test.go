@@ -1,0 +1,278 @@
+package main
+
+import (
+	"bufio"
+	"compress/gzip"
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"smartdns/lab"
+	"smartdns/web/api"
+)
+
+// sharedData returns a file of ../shared/data beside the repository, or skips t.
+func sharedData(t testing.TB, name string) string {
+	t.Helper()
+	path := filepath.Join("../../../shared/data", name)
+	if _, err := os.Stat(path); err != nil {
+		t.Skip("SKIPPED: no ../shared/data: " + err.Error())
+	}
+	return path
+}
+
+// realList unpacks the dnsmasq list of names in China, and returns it with the
+// names.
+func realList(t testing.TB) (path string, names map[string]bool) {
+	t.Helper()
+	packed, err := os.Open(sharedData(t, "domains/accelerated-domains.china.conf.gz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer packed.Close()
+	z, err := gzip.NewReader(packed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path = filepath.Join(t.TempDir(), "china.conf")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names = map[string]bool{}
+	for sc := bufio.NewScanner(io.TeeReader(z, f)); sc.Scan(); {
+		if name, ok := strings.CutPrefix(sc.Text(), "server=/"); ok {
+			name, _, _ = strings.Cut(name, "/")
+			names[strings.ToLower(name)] = true
+		}
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// Whole top-level domains that are not China's are not what is meant.
+	delete(names, "top")
+	delete(names, "wang")
+	return path, names
+}
+
+// below reports whether name, or a name above it, is one of names.
+func below(name string, names map[string]bool) bool {
+	for name = strings.ToLower(strings.TrimSuffix(name, ".")); ; {
+		if names[name] {
+			return true
+		}
+		_, parent, ok := strings.Cut(name, ".")
+		if !ok {
+			return false
+		}
+		name = parent
+	}
+}
+
+// withList makes a list the one of names at home.
+func withList(config, path string) string {
+	config = strings.Replace(config, "names = [\n", "names = [\n  { match = \"list:cn-domains\", ask = \"domestic\" },\n", 1)
+	return config + "\n[list.cn-domains]\nfile = \"" + path + "\"\n"
+}
+
+// The list of 110,769 names loads; the 10,000 most asked names resolve and are
+// classified as their list says; addresses whose country the free sources
+// dispute are where our table puts them.
+func TestRealInput(t *testing.T) {
+	path, names := realList(t)
+	w := newWorld(t)
+	w.config = withList(w.config, path)
+	w.Zone.AnswerAll(func(name string) bool { return below(name, names) })
+	w.start()
+	w.waitUp()
+	l := w.status().Lists[0]
+	if l.Name != "cn-domains" || l.Entries+l.Dropped != 110_769 || l.Dropped != 2 || l.Entries != len(names) {
+		t.Errorf("the list: %+v; it has %d names besides whole top-level domains", l, len(names))
+	}
+	t.Logf("%d names, %d lines passed over, the first: %s", l.Entries, l.Dropped, l.FirstDropped)
+	text, err := os.ReadFile(sharedData(t, "toplists/opendns-top-domains.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	top := strings.Fields(string(text))
+	home, abroad := w.resolveAll(top, names)
+	t.Logf("%d names: %d home, %d abroad", len(top), home, abroad)
+	if home+abroad != len(top) || home < 100 || abroad < 5000 {
+		t.Errorf("%d home and %d abroad of %d names", home, abroad, len(top))
+	}
+	byPath := map[string]int{}
+	for _, m := range w.marks().Marks {
+		byPath[m.Path]++
+		if want := map[bool]string{true: "direct", false: "wg0"}[lab.IsHome(m.Addr)]; m.Path != want {
+			t.Errorf("%s is marked for %s", m.Addr, m.Path)
+		}
+	}
+	t.Logf("addresses marked, by path: %v", byPath)
+	for _, c := range w.status().Counters {
+		if c.Value > 0 {
+			t.Logf("%-8s %6d %s", c.Group, c.Value, c.Name)
+		}
+	}
+	w.noLeaks()
+	w.ipCases()
+}
+
+// resolveAll resolves names from the client, and counts where they are.
+func (w *world) resolveAll(all []string, inList map[string]bool) (home, abroad int) {
+	w.t.Helper()
+	var next, homes, abroads atomic.Int64
+	var wrong sync.Map
+	var workers sync.WaitGroup
+	for range 40 {
+		workers.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= len(all) {
+					return
+				}
+				ctx, cancel := context.WithTimeout(w.t.Context(), 10*time.Second)
+				m, err := w.Client.Ask(ctx, lab.Question{Server: gatewayDNS, Name: all[i]})
+				cancel()
+				if err != nil {
+					wrong.Store(all[i], err)
+					continue
+				}
+				switch a := lab.Addresses(m); {
+				case len(a) == 0:
+					wrong.Store(all[i], fmt.Errorf("no address: rcode %d", m.Rcode))
+				case lab.IsHome(a[0]) != below(all[i], inList):
+					wrong.Store(all[i], fmt.Errorf("it resolves to %s", a[0]))
+				case lab.IsHome(a[0]):
+					homes.Add(1)
+				default:
+					abroads.Add(1)
+				}
+			}
+		})
+	}
+	workers.Wait()
+	n := 0
+	wrong.Range(func(name, err any) bool {
+		if n++; n <= 20 {
+			w.t.Errorf("%s: %v", name, err)
+		}
+		return true
+	})
+	return int(homes.Load()), int(abroads.Load())
+}
+
+// ipCases checks where smartdns route puts the addresses that sources dispute.
+func (w *world) ipCases() {
+	w.t.Helper()
+	f, err := os.Open(sharedData(w.t, "own/ip-cases.csv"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer f.Close()
+	r := csv.NewReader(f)
+	r.Comment = '#'
+	r.FieldsPerRecord = -1
+	rows, err := r.ReadAll()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	counts := map[string]int{}
+	for _, row := range rows[1:] {
+		a, err := netip.ParseAddr(row[0])
+		if err != nil {
+			w.t.Errorf("%s: %v", row[0], err)
+			continue
+		}
+		out, err := w.cli("route", "--json", a.String())
+		var got api.Route
+		if err := errors.Join(err, json.Unmarshal([]byte(out), &got)); err != nil || len(got.Answers) != 1 {
+			w.t.Errorf("route %s: %v\n%s", a, err, out)
+			continue
+		}
+		answer := got.Answers[0]
+		counts[answer.Region+" via "+answer.Path]++
+		if (answer.Region == "home") != (row[1] == "1") {
+			w.t.Errorf("%s (%s): it is %s, %s", a, strings.Join(row[8:], ","), answer.Region, answer.Because)
+		}
+		if answer.Region == "home" && answer.Path != "direct" || answer.Region == "abroad" && answer.Path != "wg0" {
+			w.t.Errorf("%s is %s, and leaves by %s", a, answer.Region, answer.Path)
+		}
+	}
+	w.t.Logf("%d disputed addresses: %v", len(rows)-1, counts)
+}
+
+// BenchmarkStart measures how long a start takes until the first answer, with
+// the list of 110,769 names, and what the daemon then occupies.
+func BenchmarkStart(b *testing.B) {
+	path, _ := realList(b)
+	w := newWorld(b)
+	if err := w.Gateway.WriteConfig(withList(w.config, path)); err != nil {
+		b.Fatal(err)
+	}
+	var first time.Duration
+	var rss float64
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for b.Loop() {
+		begun := time.Now()
+		p, err := w.Gateway.Launch(w.exe, "run", "-c", w.Gateway.ConfigFile(), "--run-dir", w.Gateway.RunDir(), "--state-dir", w.Gateway.StateDir())
+		if err != nil {
+			b.Fatal(err)
+		}
+		for {
+			ctx, cancel := context.WithTimeout(b.Context(), 5*time.Second)
+			m, err := w.Gateway.Ask(ctx, lab.Question{Server: netip.MustParseAddr("127.0.0.1"), Name: "www.baidu.com"})
+			cancel()
+			if err == nil && len(lab.Addresses(m)) > 0 {
+				break
+			}
+			select {
+			case <-tick.C:
+			case <-p.Done():
+				b.Fatal(p.Log())
+			}
+		}
+		first += time.Since(begun)
+		rss += resident(b, p.Pid())
+		if err := p.Ready(w.context(10 * time.Second)); err != nil {
+			b.Fatal(err)
+		}
+		if err := p.Stop(w.context(10 * time.Second)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(first.Milliseconds())/float64(b.N), "ms/first-answer")
+	b.ReportMetric(rss/float64(b.N), "MiB-RSS")
+}
+
+// resident is a process's resident memory, in MiB.
+func resident(t testing.TB, pid int) float64 {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == "VmRSS:" {
+			kib, err := strconv.ParseFloat(f[1], 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return kib / 1024
+		}
+	}
+	t.Fatalf("no VmRSS of %d", pid)
+	return 0
+}

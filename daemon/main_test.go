@@ -1,0 +1,9 @@
+package daemon
+
+import (
+	"testing"
+
+	"smartdns/lab/netnstest"
+)
+
+func TestMain(m *testing.M) { netnstest.Main(m) }
