@@ -20,11 +20,8 @@ const socketGroup = "smartdns"
 // listenControl opens the control socket. Nobody but its owner and the group
 // can connect from the first instant on.
 func listenControl(runDir string) (net.Listener, error) {
-	if err := os.MkdirAll(runDir, 0o750); err != nil {
-		return nil, fmt.Errorf("making the run directory: %w", err)
-	}
 	path := filepath.Join(runDir, SocketName)
-	// A socket that a killed daemon left; claim has shown that none is alive.
+	// A socket that a killed daemon left: claim has shown that none lives here.
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("removing a stale control socket: %w", err)
 	}

@@ -14,6 +14,11 @@ func TestControlSocketIsClosedFromTheFirstInstant(t *testing.T) {
 	for range 100 {
 		dir := filepath.Join(t.TempDir(), "run")
 		path := filepath.Join(dir, SocketName)
+		unlock, err := lock(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unlock()
 		seen := make(chan fs.FileMode)
 		go func() {
 			for {

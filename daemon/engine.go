@@ -3,12 +3,9 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
-	"reflect"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -18,7 +15,6 @@ import (
 	"smartdns/resolver"
 	"smartdns/resolver/server"
 	"smartdns/routing"
-	"smartdns/routing/hostdns"
 	"smartdns/routing/linux"
 	"smartdns/routing/wg"
 )
@@ -44,21 +40,20 @@ type engine struct {
 
 // kernelSide is what we own in the kernel.
 type kernelSide struct {
-	kernel      *linux.Kernel
-	routes      *routing.Reconciler
-	table       *nft.Table
-	tunnels     map[routing.Path]*running
-	endpoints   *wg.Store
-	hostDNS     *hostdns.File      // nil: resolv.conf is not ours
-	stopHostDNS context.CancelFunc // ends the watch of it
-	failures    map[string]failure
-	contest     contest
+	kernel    *linux.Kernel
+	routes    *routing.Reconciler
+	table     *nft.Table
+	tunnels   map[routing.Path]*running
+	endpoints *wg.Store
+	hostDNS   hostResolver
+	failures  map[string]failure
+	contest   contest
 }
 
 // failure is something that did not work, until it does.
 type failure struct {
-	text, fix string
-	since     time.Time
+	text, severity string
+	since          time.Time
 }
 
 // querySide is what queries go through.
@@ -76,7 +71,7 @@ type querySide struct {
 type view struct {
 	parts   *Parts
 	live    live
-	tunnels []*running
+	tunnels []shownTunnel // those of the file, in its order
 	fails   map[string]failure
 	policy  *resolver.Policy
 	table   *nft.Table
@@ -125,7 +120,7 @@ func (e *engine) loop(ctx context.Context) {
 			pause = nil
 			continue
 		case <-retry.C:
-			if len(e.failures) == 0 {
+			if !e.failing() {
 				continue
 			}
 		case r := <-e.reloads:
@@ -140,44 +135,56 @@ func (e *engine) loop(ctx context.Context) {
 // part that fails is a failure until it works; the others go on.
 func (e *engine) converge(ctx context.Context) {
 	if e.routed() {
-		if e.findLinks() || e.drifted.Swap(false) {
-			e.note("tunnels", e.restoreTunnels(ctx))
-			e.findLinks()
-		}
+		e.syncTunnels(ctx)
 	}
 	l := e.live()
 	e.publishLive(l)
-	e.note("listen", e.listen(l))
+	e.note(ctx, "listen", e.listen(l))
 	l.listen = e.server.Addrs()
 	if e.routed() {
-		e.note("nft", e.setTable(ctx, l))
-		e.note("contest", e.contest.err(time.Now()))
+		e.note(ctx, "nft", e.setTable(ctx, l))
+		e.note(ctx, "contest", e.contest.err(time.Now()))
 		e.setOutlets(l)
 		l.marking = true
 		steps, err := e.routes.Set(ctx, e.parts.input(l))
 		e.logSteps(steps)
-		e.note("routes", err)
-		e.note("device", e.startDevices())
+		e.note(ctx, "routes", err)
+		e.note(ctx, "device", e.startDevices())
 	}
-	e.note("resolv.conf", e.setHostDNS())
+	e.note(ctx, "resolv.conf", e.hostDNS.follow(e.parts.Config.Listen.System, e.server.Addrs()))
 	e.show(l)
 }
 
-// note remembers or forgets a failure.
-func (e *engine) note(what string, err error) {
+// note remembers or forgets a failure. What fails because we are stopping is
+// none.
+func (e *engine) note(ctx context.Context, what string, err error) {
 	old, failed := e.failures[what]
 	switch {
+	case ctx.Err() != nil:
 	case err == nil && failed:
 		e.log.Info("works again", "what", what)
 		delete(e.failures, what)
 	case err != nil && (!failed || old.text != err.Error()):
-		e.log.Error(err.Error(), "what", what)
-		since := time.Now()
-		if failed {
-			since = old.since
+		f := failure{text: err.Error(), severity: severityError, since: time.Now()}
+		if tolerable(err) {
+			f.severity = severityWarning
 		}
-		e.failures[what] = failure{text: err.Error(), since: since}
+		e.log.Log(ctx, map[string]slog.Level{severityError: slog.LevelError, severityWarning: slog.LevelWarn}[f.severity], f.text, "what", what)
+		if failed {
+			f.since = old.since
+		}
+		e.failures[what] = f
 	}
+}
+
+// failing reports whether something has to be tried again without being asked.
+func (e *engine) failing() bool {
+	for _, f := range e.failures {
+		if f.severity == severityError {
+			return true
+		}
+	}
+	return false
 }
 
 // live gathers what the wanted state depends on.
@@ -188,7 +195,7 @@ func (e *engine) live() live {
 		forwards: turnedForwardingOn(seen.State), listen: e.server.Addrs(),
 	}
 	for p, t := range e.tunnels {
-		l.links[p] = link{index: t.index, mtu: t.mtu, up: t.monitor != nil && t.up()}
+		l.links[p] = link{index: t.index, mtu: e.tunnelMTU(t), up: t.monitor == nil || t.up()}
 	}
 	return l
 }
@@ -240,27 +247,6 @@ func (e *engine) setOutlets(l live) {
 	}
 }
 
-// restoreTunnels brings every device back to its file.
-func (e *engine) restoreTunnels(ctx context.Context) error {
-	var errs []error
-	for _, t := range e.tunnels {
-		steps, err := t.device.Set(ctx, t.part.WG)
-		e.logSteps(steps)
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
-}
-
-// findLinks notes the index of every tunnel's link, and reports whether one is
-// gone.
-func (e *engine) findLinks() (gone bool) {
-	for _, t := range e.tunnels {
-		e.watchLink(t)
-		gone = gone || t.index == 0
-	}
-	return gone
-}
-
 // startDevices starts what has an index: its link is up by now.
 func (e *engine) startDevices() error {
 	var errs []error
@@ -282,117 +268,6 @@ func (e *engine) logSteps(steps []routing.Step) {
 func (e *engine) show(l live) {
 	e.shown.Store(&view{
 		parts: e.parts, live: l, policy: e.policy, table: e.table,
-		tunnels: slices.SortedFunc(maps.Values(e.tunnels), func(a, b *running) int { return e.marks.numbers[a.part.Path] - e.marks.numbers[b.part.Path] }),
-		fails:   maps.Clone(e.failures),
+		tunnels: e.shownTunnels(), fails: maps.Clone(e.failures),
 	})
-}
-
-// reload runs by other parts. What cannot be opened leaves everything as it
-// was.
-func (e *engine) reload(ctx context.Context, next *Parts) error {
-	if len(next.Tunnels) > 0 != e.routed() {
-		return errors.New("reloading: the first tunnel came or the last one went; that needs a restart: systemctl restart smartdns")
-	}
-	numbers, err := routing.Number(paths(next), e.marks.numbers)
-	if err != nil {
-		return fmt.Errorf("reloading: %w", err)
-	}
-	m := marks{field: e.marks.field, numbers: numbers}
-	pol, err := next.policy(m, e.outlets, e.geo, e.log)
-	if err == nil {
-		err = next.ownServer(e.routes.Status().Facts)
-	}
-	if err != nil {
-		return fmt.Errorf("reloading: %w", err)
-	}
-	before, numbered := e.parts, e.marks
-	e.parts, e.marks = next, m
-	if undo, err := e.changeTunnels(ctx, next); err != nil {
-		e.parts, e.marks = before, numbered
-		err = errors.Join(fmt.Errorf("reloading: %w", err), undo())
-		e.converge(ctx)
-		return err
-	}
-	// Nothing below can fail for a reason that lies in the file.
-	e.policy = pol
-	e.geo.Swap(next.Geo)
-	e.resolver.Swap(pol)
-	e.converge(ctx)
-	if f, failed := e.failures["listen"]; failed && !slices.Equal(before.Config.Listen.DNS, next.Config.Listen.DNS) {
-		return fmt.Errorf("reloading: in force, but %s", f.text)
-	}
-	return nil
-}
-
-// changeTunnels opens, changes and closes tunnels as next says. undo brings
-// back what was.
-func (e *engine) changeTunnels(ctx context.Context, next *Parts) (undo func() error, err error) {
-	var undos []func() error
-	undo = func() error {
-		var errs []error
-		for _, u := range slices.Backward(undos) {
-			errs = append(errs, u())
-		}
-		return errors.Join(errs...)
-	}
-	kept := map[routing.Path]bool{}
-	for _, part := range next.Tunnels {
-		kept[part.Path] = true
-		old, ok := e.tunnels[part.Path]
-		if ok && reflect.DeepEqual(old.part, part) {
-			continue
-		}
-		if ok && old.part.Device == part.Device {
-			was := old.part
-			if _, err := old.device.Set(ctx, part.WG); err != nil {
-				_, back := old.device.Set(ctx, was.WG)
-				return undo, errors.Join(err, back)
-			}
-			undos = append(undos, func() error {
-				_, err := old.device.Set(ctx, was.WG)
-				old.part = was
-				return err
-			})
-			old.unwatch()
-			old.part, old.mtu = part, e.tunnelMTU(part)
-			e.monitorTunnel(old)
-			continue
-		}
-		if ok {
-			old.unwatch()
-			if err := old.device.Close(); err != nil {
-				return undo, err
-			}
-			delete(e.tunnels, part.Path)
-		}
-		t, err := e.openTunnel(ctx, part)
-		if err != nil {
-			return undo, err
-		}
-		e.tunnels[part.Path] = t
-		e.monitorTunnel(t)
-		undos = append(undos, func() error {
-			t.unwatch()
-			delete(e.tunnels, part.Path)
-			return t.device.Close()
-		})
-	}
-	for p, t := range e.tunnels {
-		if !kept[p] {
-			t.unwatch()
-			delete(e.tunnels, p)
-			if err := t.device.Close(); err != nil {
-				return undo, err
-			}
-		}
-	}
-	return undo, nil
-}
-
-func paths(p *Parts) []routing.Path {
-	var all []routing.Path
-	for _, t := range p.Tunnels {
-		all = append(all, t.Path)
-	}
-	return all
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"path/filepath"
+	"slices"
 
 	"smartdns/routing/hostdns"
 )
@@ -17,42 +18,82 @@ const savedResolvConf = "resolv.conf.before"
 
 var errNotOnLoopback = errors.New(`[listen] system = true: no listener is on port 53 of a loopback address; add dns = ["127.0.0.1:53"]`)
 
-func hostFile(o Options, servers []netip.Addr) *hostdns.File {
-	return hostdns.New(hostdns.Options{
-		Path: resolvConf, Saved: filepath.Join(o.Dirs.State, savedResolvConf), Servers: servers, Logger: o.Log,
-	})
+// hostFile is resolv.conf naming servers; changed, unless nil, is told that
+// others rewrote it.
+func hostFile(o Options, servers []netip.Addr, changed func()) *hostdns.File {
+	h := hostdns.Options{Path: resolvConf, Saved: filepath.Join(o.Dirs.State, savedResolvConf), Servers: servers, Logger: o.Log}
+	if changed != nil {
+		h.Changed = func(error) { changed() }
+	}
+	return hostdns.New(h)
 }
 
-// setHostDNS makes this host ask us as soon as there is somebody to ask, or
-// gives back its file when the config no longer says so.
-func (e *engine) setHostDNS() error {
-	switch want := e.parts.Config.Listen.System; {
-	case !want && e.hostDNS == nil:
-		return nil
-	case !want:
-		e.stopHostDNS()
-		err := e.hostDNS.Restore()
-		e.hostDNS = nil
-		return err
-	case e.hostDNS != nil:
-		return e.hostDNS.Err()
+// hostResolver is this host's resolv.conf. Only the loop uses it.
+type hostResolver struct {
+	opts    Options
+	wake    func()
+	file    *hostdns.File // nil: not ours
+	servers []netip.Addr  // that it names
+	stop    func()        // ends the watch of it, and waits
+	clean   bool          // nothing of a killed run is left
+}
+
+// follow makes this host ask us where we listen, as soon as there is somebody to
+// ask, or gives back its file when the config does not say so.
+func (h *hostResolver) follow(want bool, listen []netip.AddrPort) error {
+	if !want {
+		return h.restore()
 	}
 	var servers []netip.Addr
-	for _, a := range e.server.Addrs() {
+	for _, a := range listen {
 		if a.Port() == dnsPort && (a.Addr().IsLoopback() || a.Addr().IsUnspecified()) {
 			servers = append(servers, a.Addr())
 		}
 	}
-	if len(servers) == 0 {
+	switch {
+	case len(servers) == 0:
 		return errNotOnLoopback
+	case h.file != nil && slices.Equal(h.servers, servers):
+		return h.file.Err()
 	}
-	f := hostFile(e.opts, servers)
+	h.unwatch()
+	f := hostFile(h.opts, servers, h.wake)
 	if err := f.Set(); err != nil {
 		return err
 	}
-	e.hostDNS = f
-	ctx, cancel := context.WithCancel(e.ctx)
-	e.stopHostDNS = cancel
-	go func() { _ = f.Run(ctx) }() // what it cannot do is in f.Err
+	h.file, h.servers, h.clean = f, servers, false
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	h.stop = func() { cancel(); <-done }
+	go func() {
+		defer close(done)
+		if err := f.Run(ctx); err != nil && ctx.Err() == nil {
+			h.opts.Log.Warn("resolv.conf is not watched", "err", err)
+		}
+	}()
 	return nil
+}
+
+// restore puts the former file back, also one that a killed run left replaced.
+func (h *hostResolver) restore() error {
+	if h.clean {
+		return nil
+	}
+	h.unwatch()
+	f := h.file
+	if f == nil {
+		f = hostFile(h.opts, nil, nil)
+	}
+	if err := f.Restore(); err != nil {
+		return err
+	}
+	h.file, h.clean = nil, true
+	return nil
+}
+
+func (h *hostResolver) unwatch() {
+	if h.stop != nil {
+		h.stop()
+		h.stop = nil
+	}
 }

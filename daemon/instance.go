@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -16,8 +17,28 @@ import (
 // them, however it ends.
 const instanceName = "@smartdns"
 
-// errRunning means that a daemon serves this network namespace already.
-var errRunning = errors.New("smartdns runs already in this network namespace")
+// errRunning means that a daemon has this network namespace or run directory.
+var errRunning = errors.New("smartdns runs already")
+
+// lock makes the run directory ours: daemons of two namespaces must not share
+// one.
+func lock(run string) (release func(), err error) {
+	if err := os.MkdirAll(run, 0o750); err != nil {
+		return nil, fmt.Errorf("making the run directory: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(run, "lock"), os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("locking the run directory: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%w: its run directory is %s; stop it first, or give another --run-dir", errRunning, run)
+		}
+		return nil, fmt.Errorf("locking the run directory: %w", err)
+	}
+	return func() { os.Remove(f.Name()); f.Close() }, nil
+}
 
 // claim makes this process the one that may change the kernel state of its
 // network namespace, until release or death.
@@ -25,9 +46,9 @@ func claim() (release func(), err error) {
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: instanceName, Net: "unix"})
 	if errors.Is(err, unix.EADDRINUSE) {
 		if pid := claimant(); pid != 0 {
-			return nil, fmt.Errorf("%w (pid %d); stop it first", errRunning, pid)
+			return nil, fmt.Errorf("%w in this network namespace (pid %d); stop it first", errRunning, pid)
 		}
-		return nil, fmt.Errorf("%w; stop it first", errRunning)
+		return nil, fmt.Errorf("%w in this network namespace; stop it first", errRunning)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("claiming this network namespace: %w", err)

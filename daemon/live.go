@@ -274,12 +274,16 @@ func (n *neverMark) addAddr(a netip.Addr, why string) {
 	}
 }
 
-// never gathers them. Endpoints are where the tunnels call now.
+// never gathers them. Endpoints are where the tunnels call now. Of networks only
+// those of the file count: any other may be what an evil DHCP server says, to
+// have its addresses left out of the tunnel (CVE-2023-36672).
 func (p *Parts) never(f routing.Facts, endpoints []netip.Addr) *neverMark {
 	n := &neverMark{}
+	for _, l := range lanPrefixes(p.Config, f) {
+		n.add(l, "in a network of the LAN")
+	}
 	for _, i := range f.Links {
 		for _, a := range i.Addrs {
-			n.add(a, "in a network of this host's "+i.Name)
 			n.addAddr(a.Addr(), "an address of this host")
 		}
 	}

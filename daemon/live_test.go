@@ -123,7 +123,7 @@ func TestNeverMark(t *testing.T) {
 	p := compiled(t, gateway, "0.0.0.0/0")
 	n := p.never(gatewayFacts(), []netip.Addr{netip.MustParseAddr("45.76.9.9")})
 	for addr, want := range map[string]string{
-		"203.0.113.7": "an address of this host", "203.0.113.8": "in a network of this host's eth0", "203.0.113.1": "a gateway of this host",
+		"203.0.113.7": "an address of this host", "203.0.113.8": "", "203.0.113.1": "a gateway of this host", "192.168.8.77": "in a network of the LAN",
 		"223.5.5.5": "an upstream resolver", "1.1.1.1": "an upstream resolver", "45.76.1.2": "a WireGuard endpoint", "45.76.9.9": "a WireGuard endpoint",
 		"10.9.0.77": "in a network of tunnel wg0", "93.184.216.34": "", "39.156.66.10": "",
 	} {

@@ -249,6 +249,11 @@ func Cleanup(ctx context.Context, o Options) ([]string, error) {
 		return nil, err
 	}
 	defer release()
+	unlock, err := lock(o.Dirs.Run)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	k, err := linux.Open(filepath.Join(o.Dirs.Run, sysctlsName))
 	if err != nil {
 		return nil, err
@@ -262,7 +267,7 @@ func Cleanup(ctx context.Context, o Options) ([]string, error) {
 		}
 		errs = append(errs, err)
 	}
-	errs = append(errs, hostFile(o, nil).Restore())
+	errs = append(errs, hostFile(o, nil, nil).Restore())
 	have, _, err := k.Observe(ctx, nil)
 	if err != nil {
 		return out, err

@@ -29,6 +29,8 @@ type outlet struct {
 	mu    sync.Mutex // guards following
 	way   outletWay
 	conns map[*outletConn]bool // streams, which would outlive a change of the way
+	until context.Context      // ends with the way
+	end   context.CancelFunc
 }
 
 // outlets has one for each tunnel that there ever was.
@@ -37,6 +39,7 @@ type outlets map[routing.Path]*outlet
 func (o outlets) of(p routing.Path) *outlet {
 	if o[p] == nil {
 		o[p] = &outlet{path: p, conns: map[*outletConn]bool{}}
+		o[p].until, o[p].end = context.WithCancel(context.Background())
 	}
 	return o[p]
 }
@@ -60,8 +63,12 @@ var errTunnelDown = errors.New("it is down")
 func (o *outlet) dial(through, around upstream.Dial, encrypted bool) upstream.Dial {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		o.mu.Lock()
-		way := o.way
+		way, until := o.way, o.until
 		o.mu.Unlock()
+		// What is being opened when the way changes would wait for nothing.
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(until, cancel)()
 		dial := through
 		switch {
 		case way == wayAround && encrypted:
@@ -93,6 +100,8 @@ func (o *outlet) set(way outletWay) {
 		return
 	}
 	o.way = way
+	o.end()
+	o.until, o.end = context.WithCancel(context.Background())
 	old := o.conns
 	o.conns = map[*outletConn]bool{}
 	o.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"reflect"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -61,6 +62,10 @@ const (
 // kernel. A Config that does not compile, or anything that cannot be set up,
 // is an error, and leaves the kernel as it was. SIGHUP reloads.
 func Run(ctx context.Context, o Options) error {
+	// From here on SIGHUP does not end us, whatever we are doing.
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
 	release, err := claim()
 	if err != nil {
 		return err
@@ -76,6 +81,11 @@ func Run(ctx context.Context, o Options) error {
 	for _, w := range parts.Config.Warnings() {
 		o.Log.Warn(w.String())
 	}
+	unlock, err := lock(o.Dirs.Run)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	control, err := listenControl(o.Dirs.Run)
 	if err != nil {
 		return err
@@ -86,12 +96,16 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer e.kernel.Close()
-	return e.run(ctx, control)
+	return e.run(ctx, control, hup)
 }
 
 func newEngine(o Options, parts *Parts) (*engine, error) {
 	if err := os.MkdirAll(o.Dirs.State, 0o700); err != nil {
 		return nil, fmt.Errorf("making the state directory: %w", err)
+	}
+	endpoints, err := wg.OpenStore(filepath.Join(o.Dirs.State, endpointsName), o.Log)
+	if err != nil {
+		return nil, err
 	}
 	kernel, err := linux.Open(filepath.Join(o.Dirs.Run, sysctlsName))
 	if err != nil {
@@ -104,8 +118,9 @@ func newEngine(o Options, parts *Parts) (*engine, error) {
 	e.outlets = outlets{}
 	e.failures = map[string]failure{}
 	e.geo = geo.NewHandle(parts.Geo)
-	e.endpoints, err = wg.OpenStore(filepath.Join(o.Dirs.State, endpointsName), o.Log)
-	return e, err
+	e.endpoints = endpoints
+	e.hostDNS = hostResolver{opts: o, wake: e.poke}
+	return e, nil
 }
 
 // Names of our files.
@@ -115,30 +130,41 @@ const (
 )
 
 // run brings everything up, serves until ctx ends, and takes everything back.
-func (e *engine) run(ctx context.Context, control net.Listener) error {
+func (e *engine) run(ctx context.Context, control net.Listener, hup <-chan os.Signal) error {
 	// The parts must outlive ctx by the time that taking them back needs.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	e.ctx = life
-	err := e.bringUp(life)
-	if err == nil {
-		err = e.serve(ctx, life, control)
+	have, l, err := e.observe(life)
+	if err != nil {
+		return err // nothing was touched: what a crash left closed stays closed
+	}
+	if err = e.bringUp(life, have, l); err == nil {
+		err = e.serve(ctx, control, hup)
 	}
 	stop, cancel := context.WithTimeout(life, stopTime)
 	defer cancel()
-	return errors.Join(err, e.takeDown(stop))
+	down := e.takeDown(stop)
+	if errors.Is(err, os.ErrPermission) && errors.Is(down, os.ErrPermission) {
+		down = nil // for want of the same right, as err says
+	}
+	return errors.Join(err, down)
 }
 
 // serve runs the long-lived tasks until ctx ends or one of them fails.
-func (e *engine) serve(ctx, life context.Context, control net.Listener) error {
+func (e *engine) serve(ctx context.Context, control net.Listener, hup <-chan os.Signal) error {
 	g, inner := errgroup.WithContext(ctx)
 	g.Go(func() error { return e.routes.Run(inner) })
 	g.Go(func() error { e.loop(inner); return nil })
 	g.Go(func() error { return serveControl(inner, control, web.Handler(e.source())) })
-	g.Go(func() error { e.followSignals(inner); return nil })
+	g.Go(func() error { e.followSignals(inner, hup); return nil })
 	now := e.status(inner)
 	for _, c := range now.Conditions {
-		e.log.Warn(c.What, "fix", c.Fix)
+		var fix []any
+		if c.Fix != "" {
+			fix = []any{"fix", c.Fix}
+		}
+		e.log.Warn(c.What, fix...)
 	}
 	e.log.Info("ready: "+now.Summary, "listen", fmt.Sprint(e.server.Addrs()))
 	e.notify(sdnotify.Ready, sdnotify.Statusf("%s", now.Summary))
@@ -159,10 +185,7 @@ func (e *engine) notify(states ...string) {
 }
 
 // followSignals reloads at SIGHUP.
-func (e *engine) followSignals(ctx context.Context) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
+func (e *engine) followSignals(ctx context.Context, hup <-chan os.Signal) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -202,31 +225,43 @@ func (e *engine) requestReload(ctx context.Context) error {
 	return <-done
 }
 
-// bringUp is the order of KERNEL: what locks, our table, links, routes and
-// rules, listeners, and only then the redirect of other people's DNS to them.
-func (e *engine) bringUp(ctx context.Context) error {
+// observe looks at the kernel and makes what can be made without touching it.
+func (e *engine) observe(ctx context.Context) (routing.State, live, error) {
 	have, facts, err := e.kernel.Observe(ctx, nil)
 	if err != nil {
-		return err
+		return have, live{}, err
 	}
 	if err := e.parts.ownServer(facts); err != nil {
-		return err
+		return have, live{}, err
 	}
 	numbers, err := routing.Number(paths(e.parts), have.Numbers())
 	if err != nil {
-		return err
+		return have, live{}, err
 	}
 	e.marks = marks{field: routing.DefaultField, numbers: numbers}
 	if e.policy, err = e.parts.policy(e.marks, e.outlets, e.geo, e.log); err != nil {
-		return err
+		return have, live{}, err
 	}
 	l := live{facts: facts, marks: e.marks, links: map[routing.Path]link{}, forwards: e.parts.opens(have)}
-	for _, p := range paths(e.parts) {
-		// A kernel device outlives us: with its index, its routes stay.
-		if index, kind, err := e.kernel.LinkIndex(string(p)); err == nil && kind == "wireguard" {
+	for p := range have.Numbers() {
+		// A kernel device of ours outlives us: with its index, its routes stay.
+		if index, kind, err := e.kernel.LinkIndex(string(p)); err == nil && kind == kindWireGuard && contains(paths(e.parts), p) {
 			l.links[p] = link{index: index}
 		}
 	}
+	return have, l, nil
+}
+
+// kindWireGuard is what the kernel calls its WireGuard links.
+const kindWireGuard = "wireguard"
+
+// bringUp is the order of KERNEL: what locks, our table, links, routes and
+// rules, listeners, and only then the redirect of other people's DNS to them.
+func (e *engine) bringUp(ctx context.Context, have routing.State, l live) error {
+	if err := e.removeLeft(ctx, have); err != nil {
+		return err
+	}
+	e.show(l) // what is read from here on finds a view
 	if e.routed() {
 		if err := e.bringUpKernel(ctx, &l); err != nil {
 			return err
@@ -234,21 +269,52 @@ func (e *engine) bringUp(ctx context.Context) error {
 	}
 	e.bringUpQueries()
 	e.publishLive(l)
-	if err := e.listen(l); err != nil {
-		if len(e.server.Addrs()) == 0 || !laterMaybe(err) {
-			return err
-		}
-		e.note("listen", err)
+	e.show(l)
+	if err := e.listen(l); err != nil && (len(e.server.Addrs()) == 0 || !tolerable(err)) {
+		return err
 	}
 	e.converge(ctx)
 	return nil
 }
 
-// laterMaybe reports whether listening failed only on addresses that are not
-// there yet: they may come.
-func laterMaybe(err error) bool {
+// removeLeft removes what a killed run left and this one does not want: all of
+// it without a tunnel, else the kernel's devices of other names.
+func (e *engine) removeLeft(ctx context.Context, have routing.State) error {
+	for p := range have.Numbers() {
+		if _, kind, err := e.kernel.LinkIndex(string(p)); err == nil && kind == kindWireGuard && !contains(paths(e.parts), p) {
+			if err := e.kernel.DeleteLink(string(p)); err != nil {
+				return err
+			}
+		}
+	}
+	if e.routed() || reflect.DeepEqual(have, routing.State{}) {
+		return nil
+	}
+	steps, err := removeAll(ctx, e.routes)
+	e.logSteps(steps)
+	return err
+}
+
+// removeAll removes our table, whoever left it, and all that is ours in the
+// kernel's routing.
+func removeAll(ctx context.Context, routes *routing.Reconciler) ([]routing.Step, error) {
+	var all []routing.Step
+	err := withTable(ctx, func(t *nft.Table) error {
+		steps, err := t.Delete(ctx)
+		all = append(all, steps...)
+		return err
+	})
+	steps, rerr := routes.Set(ctx, routing.Input{})
+	return append(all, steps...), errors.Join(err, rerr)
+}
+
+// tolerable reports whether listening failed only on addresses that are not
+// there (yet), or on the port for redirected queries, which port 53 can stand in
+// for.
+func tolerable(err error) bool {
 	for _, err := range unjoin(err) {
-		if !errors.Is(err, syscall.EADDRNOTAVAIL) && !errors.Is(err, syscall.EAFNOSUPPORT) {
+		l, ok := errors.AsType[*server.ListenError](err)
+		if !ok || l.Addr.Port() != redirectPort && !errors.Is(err, syscall.EADDRNOTAVAIL) && !errors.Is(err, syscall.EAFNOSUPPORT) {
 			return false
 		}
 	}
@@ -284,7 +350,7 @@ func (e *engine) bringUpKernel(ctx context.Context, l *live) error {
 			return err
 		}
 		e.tunnels[part.Path] = t
-		l.links[part.Path] = link{index: t.index, mtu: t.mtu}
+		l.links[part.Path] = link{index: t.index, mtu: e.tunnelMTU(t), up: true}
 	}
 	l.marking = true
 	if _, err := e.routes.Set(ctx, e.parts.input(*l)); err != nil {
@@ -310,13 +376,17 @@ func (e *engine) bringUpQueries() {
 		p.CanV6 = func(path routing.Path) bool { return (*e.carries.Load())[path] }
 	}
 	e.resolver = resolver.New(resolver.Config{
-		Policy: e.policy, Cache: cache.New(cacheBytes), Learned: resolver.NewLearned(learnedNames), Paths: p, Log: e.log,
+		Policy: e.policy, Cache: cache.New(int(min(cacheBytes, memoryLimit()/3))), Learned: resolver.NewLearned(learnedNames), Paths: p, Log: e.log,
 	})
 	e.server = server.New(answerer{e.resolver}, server.DefaultLimits(), e.log)
 }
 
-// staticAgrees reports whether an address without any mark leaves by path.
+// staticAgrees reports whether an address leaves by path although it was not
+// marked just now: no mark of before sends it elsewhere.
 func (e *engine) staticAgrees(a netip.Addr, path routing.Path) bool {
+	if e.table.Ledger().Elsewhere(a, path) {
+		return false
+	}
 	p, _ := e.shown.Load().parts.pathOf(e.geo.Classify(a), a)
 	return p == path
 }
@@ -325,10 +395,7 @@ func (e *engine) staticAgrees(a netip.Addr, path routing.Path) bool {
 func (e *engine) takeDown(ctx context.Context) error {
 	var errs []error
 	collect := func(err error) { errs = append(errs, err) }
-	if e.hostDNS != nil {
-		e.stopHostDNS()
-		collect(e.hostDNS.Restore())
-	}
+	collect(e.hostDNS.restore())
 	if e.table != nil && e.server != nil {
 		l := e.live()
 		l.listen = nil
@@ -339,17 +406,19 @@ func (e *engine) takeDown(ctx context.Context) error {
 		e.server.Close()
 	}
 	for _, t := range e.tunnels {
-		t.unwatch()
-		collect(t.device.Close())
+		collect(t.close())
 	}
 	if !e.routed() {
 		return errors.Join(errs...)
 	}
 	if e.table != nil {
+		// The owner's socket is the only one that may.
 		_, err := e.table.Delete(ctx)
 		collect(errors.Join(err, e.table.Close()))
 	}
-	_, err := e.routes.Set(ctx, routing.Input{})
-	collect(err)
+	// Who may not remove anything has not made anything, and has said so.
+	if _, err := removeAll(ctx, e.routes); !errors.Is(err, os.ErrPermission) {
+		collect(err)
+	}
 	return errors.Join(errs...)
 }

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -139,25 +138,4 @@ func (p *Parts) policy(m marks, out outlets, g *geo.Handle, log *slog.Logger) (*
 		AnswerUnmarked: c.Marks.OnError == configs.OnErrorAnswer,
 	}
 	return pol, nil
-}
-
-// probe asks something that every server knows, through one tunnel.
-func (p *Parts) probe(path routing.Path, m marks) func(ctx context.Context) error {
-	target := netip.MustParseAddrPort("1.1.1.1:53")
-	for _, s := range p.Config.Sides {
-		if s.Via == path {
-			target = s.Servers[0].Addr
-			break
-		}
-	}
-	dial := dialer(m.of(path))
-	return func(ctx context.Context) error {
-		// A handshake is answered by the server's kernel: the tunnel is what
-		// is asked, not the server's mood.
-		conn, err := dial(ctx, "tcp", target.String())
-		if err != nil {
-			return fmt.Errorf("probing %s through the tunnel: %w", target, err)
-		}
-		return conn.Close()
-	}
 }

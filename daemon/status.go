@@ -75,13 +75,13 @@ func summary(s api.Status) string {
 func (e *engine) conditions(v *view, s api.Status) []api.Condition {
 	all := []api.Condition{}
 	for _, f := range v.fails {
-		all = append(all, api.Condition{Severity: severityError, What: f.text, Fix: f.fix, Since: f.since})
+		all = append(all, api.Condition{Severity: f.severity, What: f.text, Since: f.since})
 	}
 	for _, t := range v.tunnels {
-		st := t.monitor.Status()
+		st := t.status()
 		if st.State != wg.Up {
 			c := api.Condition{Severity: severityWarning, Since: st.Since, What: fmt.Sprintf("tunnel %s is %s (%s)", t.part.Path, st.State, endpointText(t))}
-			if !t.up() {
+			if st.State == wg.Down {
 				c.Severity = severityError
 				c.What = fmt.Sprintf("tunnel %s is down: no answer from %s; its traffic is %s", t.part.Path, endpointText(t), whenDownText(t.part.WhenDown))
 			}
@@ -128,8 +128,8 @@ func whenDownText(w configs.WhenDown) string {
 	return "blocked"
 }
 
-func endpointText(t *running) string {
-	if a := t.monitor.Status().Endpoint; a.IsValid() {
+func endpointText(t shownTunnel) string {
+	if a := t.status().Endpoint; a.IsValid() {
 		return a.String()
 	}
 	if main, ok := t.part.WG.Main(); ok && main.Endpoint.Host != "" {
@@ -167,8 +167,8 @@ func sideStatus(v *view) []api.Side {
 	return all
 }
 
-func tunnelStatus(v *view, t *running) api.Tunnel {
-	s := t.monitor.Status()
+func tunnelStatus(v *view, t shownTunnel) api.Tunnel {
+	s := t.status()
 	n := v.live.marks.numbers[t.part.Path]
 	out := api.Tunnel{
 		Path: string(t.part.Path), State: string(s.State), Device: string(s.Kind), Endpoint: endpointText(t), Peer: s.Peer,
@@ -182,8 +182,8 @@ func tunnelStatus(v *view, t *running) api.Tunnel {
 }
 
 // addPeer adds the tunnel's far end to what the kernel says.
-func addPeer(k *api.Kernel, t *running) {
-	s := t.monitor.Status()
+func addPeer(k *api.Kernel, t shownTunnel) {
+	s := t.status()
 	k.Peer = s.Peer
 	if !s.Handshake.IsZero() {
 		k.Handshake = api.Since(time.Since(s.Handshake))

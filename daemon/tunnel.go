@@ -22,8 +22,8 @@ type running struct {
 	part    Tunnel
 	device  *wg.Tunnel
 	monitor *wg.Monitor
-	mtu     int
 	index   int // of its link as last seen; 0: gone
+	mtu     mtuTo
 	stop    context.CancelFunc
 	done    chan struct{} // closed when the monitor has ended
 }
@@ -46,7 +46,7 @@ func (e *engine) openTunnel(ctx context.Context, part Tunnel) (*running, error) 
 	if err != nil {
 		return nil, err
 	}
-	t := &running{part: part, device: device, mtu: e.tunnelMTU(part)}
+	t := &running{part: part, device: device}
 	e.watchLink(t)
 	return t, nil
 }
@@ -54,11 +54,13 @@ func (e *engine) openTunnel(ctx context.Context, part Tunnel) (*running, error) 
 // watchLink finds the index of t's link, which changes when the link is made
 // again.
 func (e *engine) watchLink(t *running) {
-	index, _, err := e.kernel.LinkIndex(string(t.part.Path))
-	if err != nil {
-		index = 0 // the next look at the device makes it again
+	t.index = 0 // the next look at the device makes it again
+	if !t.device.Alive() {
+		return // a link of that name may be somebody else's
 	}
-	t.index = index
+	if index, _, err := e.kernel.LinkIndex(string(t.part.Path)); err == nil {
+		t.index = index
+	}
 }
 
 // monitorTunnel begins to watch t.
@@ -67,7 +69,7 @@ func (e *engine) monitorTunnel(t *running) {
 	t.stop, t.done = cancel, make(chan struct{})
 	t.monitor = wg.NewMonitor(wg.MonitorOptions{
 		Name: string(t.part.Path), Config: t.part.WG, Device: t.device,
-		Probe: e.parts.probe(t.part.Path, e.marks), Store: e.endpoints, Lookups: e.lookups(),
+		Probe: e.probe(t.part.Path), Store: e.endpoints, Lookups: e.lookups(),
 		Changed: func(s wg.Status) {
 			e.log.Info("tunnel", "tunnel", s.Name, "state", string(s.State), "endpoint", s.Endpoint.String())
 			e.poke()
@@ -89,28 +91,53 @@ func (t *running) unwatch() {
 	}
 }
 
+// close ends the monitor and removes the device.
+func (t *running) close() error {
+	t.unwatch()
+	return t.device.Close()
+}
+
 // overhead is what WireGuard adds to a packet over IPv6.
 const overhead = 80
 
+// mtuTo is an MTU, and the endpoint that it was found for.
+type mtuTo struct {
+	endpoint netip.Addr
+	mtu      int
+}
+
 // tunnelMTU is what the file says, or what the way to the endpoint leaves.
-func (e *engine) tunnelMTU(t Tunnel) int {
-	if t.WG.MTU > 0 {
-		return t.WG.MTU
+func (e *engine) tunnelMTU(t *running) int {
+	if t.part.WG.MTU > 0 {
+		return t.part.WG.MTU
 	}
-	main, ok := t.WG.Main()
-	if !ok {
+	to := t.endpoint()
+	if !to.IsValid() {
 		return tunnelMTU
 	}
-	to, ok := main.Endpoint.Literal()
-	if !ok {
-		return tunnelMTU
+	if t.mtu.endpoint != to {
+		t.mtu = mtuTo{to, tunnelMTU}
+		const least = 1280 // IPv6's
+		if mtu, err := e.kernel.RouteMTU(to, e.marks.field.Value(routing.MarkDirect)); err == nil && mtu >= least+overhead {
+			t.mtu.mtu = mtu - overhead
+		}
 	}
-	mtu, err := e.kernel.RouteMTU(to.Addr(), e.marks.field.Value(routing.MarkDirect))
-	const least = 1280 // IPv6's
-	if err != nil || mtu < least+overhead {
-		return tunnelMTU
+	return t.mtu.mtu
+}
+
+// endpoint returns where the tunnel calls, if that is known.
+func (t *running) endpoint() netip.Addr {
+	if t.monitor != nil {
+		if a := t.monitor.Status().Endpoint; a.IsValid() {
+			return a.Addr()
+		}
 	}
-	return mtu - overhead
+	if main, ok := t.part.WG.Main(); ok {
+		if a, ok := main.Endpoint.Literal(); ok {
+			return a.Addr()
+		}
+	}
+	return netip.Addr{}
 }
 
 // lookups resolve the names of endpoints without the tunnel: the domestic
@@ -118,47 +145,50 @@ func (e *engine) tunnelMTU(t Tunnel) int {
 // directly for this name only (KERNEL, WireGuard).
 func (e *engine) lookups() []wg.Lookup {
 	direct := dialer(e.marks.of(routing.Direct))
-	build := func(role string, keep func(configs.Server) bool) upstream.Exchanger {
-		var group []upstream.Exchanger
-		for _, s := range e.parts.Config.Sides {
-			for _, server := range s.Servers {
-				if s.Name != role || !keep(server) {
-					continue
-				}
-				ex, err := upstream.New(upstream.Config{
-					Scheme: string(server.Scheme), Addr: server.Addr, ServerName: server.ServerName, Text: server.Text,
-					Dial: direct, Spoofable: true, Logger: slog.New(slog.DiscardHandler),
-				})
-				if err == nil { // the same server was accepted as a side's
-					group = append(group, ex)
-				}
+	by := func(role string, keep func(configs.Server) bool) wg.Lookup {
+		return func(ctx context.Context, host string) ([]netip.Addr, error) {
+			p := e.shown.Load().parts
+			ex := p.servers(role, keep, direct)
+			if ex == nil {
+				return nil, fmt.Errorf("looking up %s: no server of side %s can be asked directly", host, role)
+			}
+			addrs, err := lookupHost(ctx, ex, host)
+			// Forged answers are often where no provider can be. The address of
+			// a private network may be meant.
+			return slices.DeleteFunc(addrs, func(a netip.Addr) bool {
+				kind, _ := geo.Special(a)
+				return kind == geo.SpecialBogon || p.Forged.Contains(a)
+			}), err
+		}
+	}
+	return []wg.Lookup{
+		by(resolver.Domestic, func(configs.Server) bool { return true }),
+		by(resolver.Foreign, func(s configs.Server) bool { return s.Scheme == configs.SchemeTLS }),
+	}
+}
+
+// servers is a group of those servers of a side that keep wants, asked by dial;
+// nil without any.
+func (p *Parts) servers(side string, keep func(configs.Server) bool, dial upstream.Dial) upstream.Exchanger {
+	var group []upstream.Exchanger
+	for _, s := range p.Config.Sides {
+		for _, server := range s.Servers {
+			if s.Name != side || !keep(server) {
+				continue
+			}
+			ex, err := upstream.New(upstream.Config{
+				Scheme: string(server.Scheme), Addr: server.Addr, ServerName: server.ServerName, Text: server.Text,
+				Dial: dial, Spoofable: true, Logger: slog.New(slog.DiscardHandler),
+			})
+			if err == nil { // the same server was accepted as a side's
+				group = append(group, ex)
 			}
 		}
-		if len(group) == 0 {
-			return nil
-		}
-		return upstream.Group(group, upstream.Fastest)
 	}
-	// Forged answers are often where no provider can be. The address of a
-	// private network may be meant.
-	forged := e.parts.Forged
-	impossible := func(a netip.Addr) bool {
-		kind, _ := geo.Special(a)
-		return kind == geo.SpecialBogon || forged.Contains(a)
+	if len(group) == 0 {
+		return nil
 	}
-	var all []wg.Lookup
-	for _, ex := range []upstream.Exchanger{
-		build(resolver.Domestic, func(configs.Server) bool { return true }),
-		build(resolver.Foreign, func(s configs.Server) bool { return s.Scheme == configs.SchemeTLS }),
-	} {
-		if ex != nil {
-			all = append(all, func(ctx context.Context, host string) ([]netip.Addr, error) {
-				addrs, err := lookupHost(ctx, ex, host)
-				return slices.DeleteFunc(addrs, impossible), err
-			})
-		}
-	}
-	return all
+	return upstream.Group(group, upstream.Fastest)
 }
 
 // lookupHost asks one upstream for the addresses of a host, v4 first.

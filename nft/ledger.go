@@ -228,6 +228,20 @@ func (l *Ledger) forget(a netip.Addr) {
 	l.complete = false
 }
 
+// Elsewhere reports whether a living mark that is known ties a to another path
+// than p.
+func (l *Ledger) Elsewhere(a netip.Addr, p routing.Path) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	now := time.Since(l.base)
+	for i, path := range l.paths {
+		if c, ok := l.claims[claimKey{keyOf(a), a.Is4(), uint8(i)}]; ok && path != p && c.until > now {
+			return true
+		}
+	}
+	return false
+}
+
 // List returns the living marks that are known, by address, then by path in
 // the order in which they win.
 func (l *Ledger) List() []Entry {

@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -17,7 +18,19 @@ const (
 	// judgePatience is how long a name's region is waited for when its foreign
 	// answer is there already.
 	judgePatience = 1500 * time.Millisecond
+	// nearPatience is how long a nearby answer is waited for when a foreign one
+	// is there already.
+	nearPatience = 1500 * time.Millisecond
+	// fallbackPatience is how long the domestic side may take in place of the
+	// foreign one, which may still answer late.
+	fallbackPatience = 1500 * time.Millisecond
 )
+
+// contradiction is a domestic answer that a name at home does not have, unlike
+// a failure to get any.
+type contradiction string
+
+func (c contradiction) Error() string { return string(c) }
 
 // auto decides which side answers for t.name, which no rule gives to one.
 func (r *Resolver) auto(ctx context.Context, t *task) outcome {
@@ -40,10 +53,11 @@ func (r *Resolver) auto(ctx context.Context, t *task) outcome {
 // known decides a name by what was learned about it.
 func (r *Resolver) known(ctx context.Context, t *task, v Verdict) outcome {
 	if v.Region != geo.Home {
-		out := t.take(ctx, r.ask(ctx, t, Foreign, t.q.Type, forAnswer), foreignPatience)
+		far := r.ask(ctx, t, Foreign, t.q.Type, forAnswer)
+		out := t.take(ctx, far, foreignPatience)
 		t.side = Foreign
 		if out.err != nil {
-			return r.foreignDown(ctx, t, out)
+			return r.foreignDown(ctx, t, far, out, nil)
 		}
 		if addrs := out.msg.addresses(); len(addrs) > 0 && t.pol.allHome(out.msg) {
 			r.contradict(t, "every address of it is home")
@@ -54,7 +68,9 @@ func (r *Resolver) known(ctx context.Context, t *task, v Verdict) outcome {
 	if near.err == nil {
 		return near
 	}
-	r.contradict(t, near.err.Error())
+	if why := contradiction(""); errors.As(near.err, &why) {
+		r.contradict(t, string(why))
+	}
 	return r.unknown(ctx, t, &near)
 }
 
@@ -73,10 +89,11 @@ func (r *Resolver) unknown(ctx context.Context, t *task, tried *outcome) outcome
 	if t.pol.Auto.Judge != nil {
 		judge = r.judge(ctx, t)
 	}
-	plain := t.take(ctx, r.ask(ctx, t, Foreign, t.q.Type, forAnswer), foreignPatience)
+	far := r.ask(ctx, t, Foreign, t.q.Type, forAnswer)
+	plain := t.take(ctx, far, foreignPatience)
 	if plain.err != nil {
 		t.leave(judge)
-		return r.foreignDown(ctx, t, plain)
+		return r.foreignDown(ctx, t, far, plain, tried)
 	}
 	region, why := r.region(ctx, t, judge, plain)
 	t.side = Foreign
@@ -123,21 +140,25 @@ func (r *Resolver) region(ctx context.Context, t *task, judge *asking, plain out
 // says why it is not to be believed. plain is the foreign answer, when there
 // is one.
 func (r *Resolver) near(ctx context.Context, t *task, plain *outcome) outcome {
-	out := t.take(ctx, r.ask(ctx, t, Domestic, t.q.Type, forAnswer), 0)
+	patience := foreignPatience
+	if plain != nil {
+		patience = nearPatience
+	}
+	out := t.take(ctx, r.ask(ctx, t, Domestic, t.q.Type, forAnswer), patience)
 	t.side = Domestic
 	switch {
 	case out.err != nil:
 	case out.suspect.why != "":
-		out.err = fmt.Errorf("the domestic answer looks forged: %s", out.suspect.why)
+		out.err = contradiction("the domestic answer looks forged: " + out.suspect.why)
 		if plain != nil {
 			r.count.poison.replaced.Add(1)
 			r.doubt(t, out)
 		}
 	case !t.pol.nearby(out.msg):
-		out.err = fmt.Errorf("the domestic answer is not at home")
+		out.err = contradiction("the domestic answer is not at home")
 	case out.msg.rcode == wire.NXDomain, t.q.Type == wire.TypeA && len(out.msg.addresses()) == 0:
 		if plain == nil || len(plain.msg.addresses()) > 0 {
-			out.err = fmt.Errorf("the domestic side says there is nothing")
+			out.err = contradiction("the domestic side says there is nothing")
 		}
 	}
 	return out
@@ -189,7 +210,7 @@ func (r *Resolver) race(ctx context.Context, t *task) outcome {
 	out := t.take(ctx, far, foreignPatience)
 	t.side = Foreign
 	if out.err != nil {
-		return r.passHome(t, *domestic, out)
+		return r.foreignDown(ctx, t, far, out, domestic)
 	}
 	if addrs := out.msg.addresses(); len(addrs) > 0 {
 		region := t.pol.region(addrs)
@@ -201,26 +222,42 @@ func (r *Resolver) race(ctx context.Context, t *task) outcome {
 	return out
 }
 
-// foreignDown asks the domestic side in place of the foreign one, which failed
-// with down.
-func (r *Resolver) foreignDown(ctx context.Context, t *task, down outcome) outcome {
-	out := t.take(ctx, r.ask(ctx, t, Domestic, t.q.Type, forFallback), 0)
-	return r.passHome(t, out, down)
+// foreignDown answers in place of the foreign side, which failed with down, or
+// did not answer far in its time. Where nobody there can be reached, that is
+// the domestic side's answer if it could do no harm; domestic is what that one
+// said before, nil when it was not asked. Else a name that may be foreign is
+// nobody else's to know: a late answer is waited for, and an error stays one.
+func (r *Resolver) foreignDown(ctx context.Context, t *task, far *asking, down outcome, domestic *outcome) outcome {
+	if t.pol.Sides[Foreign].unreachable(down.err) {
+		if domestic == nil {
+			out := t.take(ctx, r.ask(ctx, t, Domestic, t.q.Type, forFallback), fallbackPatience)
+			domestic = &out
+		}
+		if t.passes(*domestic) {
+			r.count.auto.fallback.Add(1)
+			t.note("the foreign side is unreachable: took the domestic answer, as all of it is home")
+			t.side = Domestic
+			return *domestic
+		}
+		r.count.auto.refused.Add(1)
+	}
+	t.side = Foreign
+	if errors.Is(down.err, errWaited) {
+		return t.take(ctx, far, 0)
+	}
+	return down
 }
 
-// passHome returns the domestic answer if every address of it is home, and
-// down otherwise: a name that may be foreign fails rather than being answered
-// by those who forge.
-func (r *Resolver) passHome(t *task, out, down outcome) outcome {
-	ok := out.err == nil && out.suspect.why == "" && out.msg.rcode == wire.NoError && t.pol.allHome(out.msg) &&
-		(t.q.Type != wire.TypeA || len(out.msg.addresses()) > 0)
-	if !ok {
-		r.count.auto.refused.Add(1)
-		t.side = Foreign
-		return down
+// passes reports whether a domestic answer may stand for a foreign one: every
+// address of it is home, or it says of another type than A that there is
+// nothing. A name that may be foreign fails rather than being answered by those
+// who forge.
+func (t *task) passes(out outcome) bool {
+	switch {
+	case out.err != nil, out.suspect.why != "", out.msg.rcode != wire.NoError:
+		return false
+	case len(out.msg.addresses()) > 0:
+		return t.pol.allHome(out.msg)
 	}
-	r.count.auto.fallback.Add(1)
-	t.note("the foreign side is unreachable: took the domestic answer, as all of it is home")
-	t.side = Domestic
-	return out
+	return t.q.Type != wire.TypeA && len(out.msg.answer) == 0
 }

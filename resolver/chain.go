@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"smartdns/geo"
 	"smartdns/resolver/dnsname"
 	"smartdns/resolver/policy"
 	"smartdns/resolver/wire"
@@ -8,25 +9,45 @@ import (
 
 // crossing reports whether the domestic answer m for name leads out of what
 // the domestic side may answer, and how many of its records stand before that:
-// behind the first CNAME whose target no rule gives to the domestic side. An
-// answer whose every address is home stays whole, since a lie could move its
-// addresses nowhere else: large networks serve names at home by way of foreign
-// ones.
-func (p *Policy) crossing(m message, name dnsname.FQDN) (records int, cut bool) {
-	if p.allHome(m) || p.privateOK(name) {
+// behind the first CNAME whose target no rule gives to the domestic side, and
+// behind that one's signature. An answer whose every address is home stays
+// whole, since a lie could move its addresses nowhere else: large networks
+// serve names at home by way of foreign ones. So does one that says there is
+// no IPv6 and no service record, since nobody needs either.
+func (p *Policy) crossing(m message, name dnsname.FQDN, qtype uint16) (records int, cut bool) {
+	if m.links() == 0 || p.harmless(m, name, qtype) {
 		return 0, false
 	}
 	for i, r := range m.answer {
-		if r.typ != wire.TypeCNAME {
+		if r.typ != wire.TypeCNAME || qtype == wire.TypeCNAME {
 			continue
 		}
 		rule, ok := p.Names.Match(r.target())
 		if ok && (rule.Action == policy.Local || rule.Action == policy.AskSide && rule.Side == Domestic) {
 			continue
 		}
-		return i + 1, true
+		for i++; i < len(m.answer) && m.answer[i].name == r.name; i++ {
+		}
+		return i, true
 	}
 	return 0, false
+}
+
+// harmless reports whether m may stay whole wherever its chain leads.
+func (p *Policy) harmless(m message, name dnsname.FQDN, qtype uint16) bool {
+	addrs := m.addresses()
+	if len(addrs) == 0 {
+		optional := qtype == wire.TypeAAAA || isService(qtype)
+		return optional && m.rcode == wire.NoError && !m.data(qtype)
+	}
+	private := p.privateOK(name)
+	for _, f := range addrs {
+		region := p.Geo.Classify(f.addr).Region
+		if kind, _ := geo.Special(f.addr); region != geo.Home && !(private && kind != geo.NotSpecial) {
+			return false
+		}
+	}
+	return true
 }
 
 // privateOK reports whether the answers for name may be private.

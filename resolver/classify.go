@@ -33,7 +33,6 @@ func (r *Resolver) classify(t *task) {
 	})
 	if filtered != "" {
 		t.explain(edeFiltered, filtered)
-		t.msg.ad = false
 	} else if len(t.msg.answer) < len(before.answer) {
 		t.explain(edeFiltered, "a service record could not be read")
 	}
@@ -48,14 +47,28 @@ func (r *Resolver) judged(t *task, f found) Address {
 	}
 	rule := t.pol.Addresses.Match(v, f.addr)
 	a.Path, a.Rule = rule.Via, addressRuleOf(rule)
-	if kind, _ := geo.Special(f.addr); t.pin.Via != "" && kind == geo.NotSpecial {
+	pinned := t.pins(f.addr, v)
+	if pinned {
 		a.Path, a.Rule = t.pin.Via, ruleOf(t.pin)
 	}
-	a.Note = r.unmarkable(t, f.addr, v, rule, a.Path)
+	a.Note = r.unmarkable(f.addr, v, rule, a.Path, pinned)
+	if pinned && a.Note != "" && rule.Via != a.Path {
+		a.Dropped = fmt.Sprintf("cannot be tied to %s (%s)", a.Path, a.Note)
+	}
 	if t.side == Domestic && t.rule.Action == policy.AskSide && v.Region != geo.Home && a.Path.IsTunnel() {
 		r.count.marks.directRefused.Add(1)
 	}
 	return a
+}
+
+// pins reports whether the rule of the name, rather than those for addresses,
+// says which way an address leaves. An answer that looks forged pulls nothing
+// out of the tunnel, whatever its name was pinned to.
+func (t *task) pins(a netip.Addr, v geo.Verdict) bool {
+	if kind, _ := geo.Special(a); t.pin.Via == "" || kind != geo.NotSpecial {
+		return false
+	}
+	return !t.doubtful || t.pin.Via != routing.Direct || v.Region == geo.Home
 }
 
 // refused returns why an address may not be answered, "" when it may.
@@ -63,6 +76,8 @@ func (r *Resolver) refused(t *task, f found, a Address, kept int) string {
 	kind, prefix := geo.Special(f.addr)
 	ours := t.allLocal() || t.pol.privateOK(t.q.Name)
 	switch {
+	case a.Dropped != "":
+		return a.Dropped
 	case f.addr.Is4In6():
 		r.count.poison.stripped.Add(1)
 		return "a v4 address in v6 clothing"
@@ -87,7 +102,7 @@ func (t *task) allLocal() bool {
 // Towards a tunnel an answer may move an address freely; towards direct only
 // one that is home, or of a name that the user pinned: otherwise any page
 // could pull somebody else's address out of the tunnel (SECURITY N-07).
-func (r *Resolver) unmarkable(t *task, a netip.Addr, v geo.Verdict, rule policy.AddressRule, path routing.Path) string {
+func (r *Resolver) unmarkable(a netip.Addr, v geo.Verdict, rule policy.AddressRule, path routing.Path, pinned bool) string {
 	if kind, _ := geo.Special(a); kind != geo.NotSpecial {
 		return kind.String() + ": never marked"
 	}
@@ -103,9 +118,9 @@ func (r *Resolver) unmarkable(t *task, a netip.Addr, v geo.Verdict, rule policy.
 	switch {
 	case r.paths.Marker == nil:
 		return "there is no tunnel"
-	case path == routing.Direct && v.Region != geo.Home && t.pin.Via != routing.Direct && rule.Named:
+	case path == routing.Direct && v.Region != geo.Home && !pinned && rule.Named:
 		return "the rule for its prefix is a static set"
-	case path == routing.Direct && v.Region != geo.Home && t.pin.Via != routing.Direct:
+	case path == routing.Direct && v.Region != geo.Home && !pinned:
 		return "direct is where it goes by itself"
 	}
 	return ""

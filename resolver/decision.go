@@ -69,7 +69,7 @@ type Story struct {
 type Visit struct {
 	Side    string        `json:"side"`
 	Path    routing.Path  `json:"path"`
-	Why     string        `json:"why"` // "answer", "judge", "second opinion" or "fallback"
+	Why     string        `json:"why"` // "answer", "judge", "second opinion", "fallback" or "a doubt, again"
 	Cached  string        `json:"cached,omitempty"`
 	Shared  bool          `json:"shared,omitempty"` // an equal question was in flight already
 	RCode   string        `json:"rcode,omitempty"`

@@ -33,14 +33,18 @@ type outcome struct {
 }
 
 // join returns the flight of key, which run fills in a goroutine of its own
-// when there is none yet, and reports whether there was one.
-func (f *flights) join(key string, run func(*flight)) (*flight, bool) {
+// when there is none yet, and reports whether there was one. ok is false when
+// there are limit others and none of key.
+func (f *flights) join(key string, limit int, run func(*flight)) (fl *flight, shared, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if fl, ok := f.m[key]; ok {
-		return fl, true
+		return fl, true, true
 	}
-	fl := newFlight()
+	if len(f.m) >= limit {
+		return nil, false, false
+	}
+	fl = newFlight()
 	if f.m == nil {
 		f.m = map[string]*flight{}
 	}
@@ -54,7 +58,7 @@ func (f *flights) join(key string, run func(*flight)) (*flight, bool) {
 		}()
 		run(fl)
 	}()
-	return fl, false
+	return fl, false, true
 }
 
 func newFlight() *flight {

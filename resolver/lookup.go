@@ -2,7 +2,6 @@ package resolver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -17,29 +16,23 @@ import (
 type lookup struct {
 	r        *Resolver
 	pol      *Policy
-	side     string
+	side     string // its name, for people
+	id       string // what the cache knows it by
 	to       Side
 	name     dnsname.FQDN
 	qtype    uint16
 	do, cd   bool
+	anew     bool // whatever the cache has
 	options  []byte
 	question []byte
 }
-
-// refusal is an rcode that is no answer.
-type refusal struct {
-	side  string
-	rcode uint16
-}
-
-func (e refusal) Error() string { return fmt.Sprintf("%s said %s", e.side, rcodeName(e.rcode)) }
 
 // stored reads a cache entry.
 func (l lookup) stored(e cache.Entry) outcome {
 	out := outcome{kind: e.Kind.String()}
 	switch e.Kind {
 	case cache.Failure:
-		out.err = errors.New(string(e.Body))
+		out.err = readFailure(e.Body)
 	case cache.Doubt:
 		out.suspect.why = string(e.Body)
 	default:
@@ -58,7 +51,7 @@ func (l lookup) exchange(ctx context.Context, key []byte, f *flight) outcome {
 	out.took = time.Since(begun)
 	switch {
 	case out.err != nil:
-		l.r.cache.Put(key, cache.Failure, []byte(out.err.Error()), cache.Failure.MaxLife())
+		l.r.cache.Put(key, cache.Failure, failureOf(out.err).append(nil), cache.Failure.MaxLife())
 	case out.suspect.why == "":
 		kind, life := out.msg.life(l.qtype)
 		l.r.cache.Put(key, kind, out.msg.pack(l.question, l.name), life)
@@ -72,13 +65,12 @@ func (l lookup) send(ctx context.Context, f *flight) outcome {
 	q := upstream.Query{Msg: msg}
 	if l.side == Domestic {
 		q.Hold = l.pol.Poison.Hold
-		q.Suspect = func(reply []byte) bool {
-			m, err := parse(reply, l.name, l.qtype, l.do)
-			if err != nil || l.suspicious(m, reply).why == "" {
-				return false
+		q.Suspect = func(server string, reply []byte) bool {
+			odd := l.odd(server, reply)
+			if odd {
+				f.suspect()
 			}
-			f.suspect()
-			return true
+			return odd
 		}
 	}
 	reply, err := l.to.Exchanger.Exchange(ctx, q)
@@ -95,7 +87,7 @@ func (l lookup) send(ctx context.Context, f *flight) outcome {
 		return out
 	}
 	if code := out.msg.rcode; code != wire.NoError && code != wire.NXDomain {
-		out.err = refusal{l.side, code}
+		out.err = fmt.Errorf("%s %w %s", l.side, errRefused, rcodeName(code))
 		return out
 	}
 	if l.pol.bogus(out.msg) {
@@ -104,7 +96,7 @@ func (l lookup) send(ctx context.Context, f *flight) outcome {
 		return out
 	}
 	if l.side == Domestic {
-		if out.suspect = l.suspicious(out.msg, reply.Msg); out.suspect.why != "" {
+		if out.suspect = l.suspicious(out.msg, reply.Server(), reply.Msg); out.suspect.why != "" {
 			f.suspect()
 			l.r.count.poison.suspicious.Add(1)
 		} else {

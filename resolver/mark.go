@@ -16,6 +16,9 @@ const (
 	// at least: clients use addresses after they expired.
 	afterTTL = 10 * time.Minute
 	maxLife  = maxTTL*time.Second + afterTTL
+	// markTime is what the kernel gets to acknowledge the marks of an answer,
+	// however long that took.
+	markTime = time.Second
 )
 
 // markLife returns for how long an address is marked that is answered with
@@ -32,6 +35,8 @@ func (r *Resolver) mark(ctx context.Context, t *task) {
 	if len(marks) == 0 {
 		return
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), markTime)
+	defer cancel()
 	begun := time.Now()
 	until, err := r.paths.Marker.Mark(ctx, marks)
 	t.Marked.Took = time.Since(begun)

@@ -233,15 +233,21 @@ func (m message) addresses() []found {
 // filter returns m without the addresses that keep refuses: their A and AAAA
 // records, and their places in the hints of HTTPS and SVCB. A service record
 // that cannot be read is dropped, since nobody knows which addresses a client
-// would find in it. Everything else stays octet by octet.
+// would find in it. What is left of a set that lost something has no signature
+// and no AD. Everything else stays octet by octet.
 func (m message) filter(keep func(found) bool) message {
 	var kept []record
+	var changed []rrset
 	for _, r := range m.answer {
 		if a, ok := r.addr(); ok && !keep(found{a, typeName(r.typ), r.ttl}) {
+			changed = append(changed, rrset{r.name, r.typ})
 			continue
 		}
 		if isService(r.typ) {
 			data, ok := filterHints(r, keep)
+			if !ok || len(data) != len(r.data) {
+				changed = append(changed, rrset{r.name, r.typ})
+			}
 			if !ok {
 				continue
 			}
@@ -249,6 +255,16 @@ func (m message) filter(keep func(found) bool) message {
 		}
 		kept = append(kept, r)
 	}
+	if changed != nil {
+		m.ad = false
+		kept = slices.DeleteFunc(kept, func(r record) bool { return slices.Contains(changed, rrset{r.name, r.covers()}) })
+	}
 	m.answer = kept
 	return m
+}
+
+// rrset is what a signature signs.
+type rrset struct {
+	name dnsname.FQDN
+	typ  uint16
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"time"
 
 	"smartdns/geo"
 	"smartdns/resolver/cache"
@@ -19,15 +20,27 @@ type doubt struct {
 	never bool // it is not used even when there is no other
 }
 
+// opinionPatience is how long a second opinion is waited for when an answer
+// that looks forged is there already.
+const opinionPatience = 2500 * time.Millisecond
+
 var errForged = errors.New("the answer looks forged, and there is no other")
 
-// suspicious reports what is odd about an answer of the domestic side. An
-// answer whose chain will be cut is not suspicious: its addresses are thrown
-// away anyway.
-func (l lookup) suspicious(m message, reply []byte) doubt {
-	if m.rcode != wire.NoError && m.rcode != wire.NXDomain || l.pol.bogus(m) {
-		return doubt{}
+// odd reports whether a reply of the domestic side is worth waiting for a
+// better one: it looks forged, or is none that a true answer could not still
+// replace.
+func (l lookup) odd(server string, reply []byte) bool {
+	m, err := parse(reply, l.name, l.qtype, l.do)
+	if err != nil || m.rcode != wire.NoError && m.rcode != wire.NXDomain || l.pol.bogus(m) {
+		return true
 	}
+	return l.suspicious(m, server, reply).why != ""
+}
+
+// suspicious reports what is odd about an answer of the domestic side. One
+// whose chain leads out of that side is odd where anybody could have sent it:
+// it is cut, but the chain itself moves the name into strange hands.
+func (l lookup) suspicious(m message, server string, reply []byte) doubt {
 	addrs := m.addresses()
 	for _, f := range addrs {
 		switch {
@@ -37,7 +50,14 @@ func (l lookup) suspicious(m message, reply []byte) doubt {
 			return doubt{fmt.Sprintf("%s is known from forged answers", f.addr), true}
 		}
 	}
-	if _, cut := l.pol.crossing(m, l.name); cut {
+	if l.to.Spoofable && !wire.HasOPT(reply) && l.r.servers.sendsOPT(server) {
+		return doubt{why: "it lacks the OPT that its server sends"}
+	}
+	_, cut := l.pol.crossing(m, l.name, l.qtype)
+	if _, open := m.open(l.qtype); cut || open {
+		if l.to.Spoofable {
+			return doubt{why: "it leads out of the domestic side"}
+		}
 		return doubt{}
 	}
 	if !l.pol.privateOK(l.name) {
@@ -46,27 +66,24 @@ func (l lookup) suspicious(m message, reply []byte) doubt {
 				return doubt{why: fmt.Sprintf("%s is nobody's", f.addr)}
 			}
 		}
-		if out := l.pol.abroad(addrs); out.IsValid() {
-			return doubt{why: fmt.Sprintf("%s is abroad", out)}
-		}
 	}
-	if kind, _ := m.life(l.qtype); l.to.Spoofable && kind == cache.Bare && m.links() == 0 {
+	if out := l.pol.abroad(addrs); out.IsValid() {
+		return doubt{why: fmt.Sprintf("%s is abroad", out)}
+	}
+	if kind, _ := m.life(l.qtype); l.to.Spoofable && kind == cache.Bare {
 		return doubt{why: "it says there is nothing, without a SOA"}
-	}
-	if l.to.Spoofable && !wire.HasOPT(reply) && l.r.servers.allSendOPT() {
-		return doubt{why: "it lacks the OPT that its server sends"}
 	}
 	return doubt{}
 }
 
 // abroad returns an address that makes an answer one from abroad, invalid when
-// the answer counts as home.
+// the answer counts as home. Special addresses are from nowhere.
 func (p *Policy) abroad(addrs []found) netip.Addr {
 	if p.region(addrs) == geo.Home {
 		return netip.Addr{}
 	}
 	for _, f := range addrs {
-		if r := p.Geo.Classify(f.addr).Region; r != geo.Home && r != geo.Private {
+		if kind, _ := geo.Special(f.addr); kind == geo.NotSpecial && p.Geo.Classify(f.addr).Region != geo.Home {
 			return f.addr
 		}
 	}
@@ -122,10 +139,9 @@ func isTeredo(a netip.Addr) bool {
 	return a.Is6() && b[0] == 0x20 && b[1] == 0x01 && b[2] == 0 && b[3] == 0
 }
 
-// domestic asks the domestic side about t.name. As soon as an answer looks
-// forged the foreign side is asked too, while the exchange listens on for a
-// better one; a suspicious answer is used only if that fails as well, and some
-// never.
+// domestic asks the domestic side about t.name. As soon as a reply is odd the
+// foreign side is asked too, while the exchange listens on for a better one; a
+// suspicious answer is used only if that fails as well, and some never.
 func (r *Resolver) domestic(ctx context.Context, t *task) outcome {
 	a := r.ask(ctx, t, Domestic, t.q.Type, forAnswer)
 	select {
@@ -139,19 +155,32 @@ func (r *Resolver) domestic(ctx context.Context, t *task) outcome {
 	}
 	out := t.take(ctx, a, 0)
 	t.side = Domestic
-	if out.err != nil || out.suspect.why == "" {
+	if out.err == nil && out.suspect.why == "" {
 		t.leave(second)
 		return out
 	}
 	if second != nil {
-		if better := t.take(ctx, second, 0); better.err == nil {
+		if better := t.take(ctx, second, opinionPatience); better.err == nil {
 			r.count.poison.replaced.Add(1)
 			r.doubt(t, out)
 			t.side = Foreign
 			return better
 		}
 	}
-	if out.suspect.never || out.kind != "" { // of a doubt in the cache there is no answer
+	if out.kind != "" {
+		// Whoever had a better answer has none now: the doubt is worth no more
+		// than an answer that looks forged.
+		again := t.take(ctx, r.ask(ctx, t, Domestic, t.q.Type, forDoubt), 0)
+		if again.err == nil && again.suspect.why == "" {
+			t.side = Domestic
+			return again
+		}
+		out = again
+	}
+	if out.err != nil {
+		return out
+	}
+	if out.suspect.never {
 		out.err = fmt.Errorf("%w (%s)", errForged, out.suspect.why)
 		return out
 	}
@@ -164,10 +193,10 @@ func (r *Resolver) domestic(ctx context.Context, t *task) outcome {
 // is a better one, so that the next query need not wait for it again. Of the
 // answer itself nothing is kept.
 func (r *Resolver) doubt(t *task, bad outcome) {
-	if bad.kind != "" {
+	if bad.kind != "" || bad.suspect.why == "" {
 		return
 	}
-	key := cache.AppendKey(nil, Domestic, question(t.name, t.q.Type), t.q.Flags.DO, t.q.Flags.CD)
+	key := cache.AppendKey(nil, t.pol.ids[Domestic], question(t.name, t.q.Type), t.q.Flags.DO, t.q.Flags.CD)
 	r.cache.Put(key, cache.Doubt, []byte(bad.suspect.why), cache.Doubt.MaxLife())
 }
 
@@ -184,10 +213,10 @@ const maxServers = 256
 // saw notes a reply that nothing was odd about. A server that once sent an OPT
 // always can.
 func (s *servers) saw(reply upstream.Reply) {
-	if len(reply.Tries) == 0 {
+	server := reply.Server()
+	if server == "" {
 		return
 	}
-	server := reply.Tries[len(reply.Tries)-1].Server
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.opt == nil || len(s.opt) >= maxServers {
@@ -196,14 +225,9 @@ func (s *servers) saw(reply upstream.Reply) {
 	s.opt[server] = s.opt[server] || wire.HasOPT(reply.Msg)
 }
 
-// allSendOPT reports whether every server that replied so far sent an OPT.
-func (s *servers) allSendOPT() bool {
+// sendsOPT reports whether server is known to send an OPT.
+func (s *servers) sendsOPT(server string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, sends := range s.opt {
-		if !sends {
-			return false
-		}
-	}
-	return len(s.opt) > 0
+	return s.opt[server]
 }

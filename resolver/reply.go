@@ -6,8 +6,11 @@ import (
 	"smartdns/resolver/wire"
 )
 
-// maxTCP is what the length prefix of TCP can say.
-const maxTCP = 65535
+const (
+	maxTCP  = 65535 // what the length prefix of TCP can say
+	sizeOPT = 11    // octets of an OPT without options
+	sizeEDE = 166   // of the longest extended error in it
+)
 
 // Reply appends the packed answer for the client that asked q: with its ID,
 // its spelling of the name, its RD and CD; with an OPT only if it sent one;
@@ -31,17 +34,17 @@ func (d *Decision) Reply(dst []byte, q *Query) []byte {
 	p := newPacker(nil, header[:], q.Question, q.Name)
 	p.add(0, answerCount, d.msg.answer)
 	p.add(0, authorityCount, d.msg.authority)
-	msg := p.msg
-	if q.Flags.EDNS {
+	msg, size, stream := p.msg, maxTCP, q.Transport != "udp"
+	if !stream {
+		size = max(wire.MinUDP, min(q.Size, wire.MaxUDP))
+	}
+	// Over a stream there is no other way to ask: the records come first.
+	if room := size - len(msg); q.Flags.EDNS && (!stream || room >= sizeOPT) {
 		code, text := -1, ""
-		if len(d.EDE) > 0 {
+		if len(d.EDE) > 0 && (!stream || room >= sizeOPT+sizeEDE) {
 			code, text = d.EDE[0].Code, d.EDE[0].Text
 		}
 		msg = wire.AppendOPT(msg, q.Flags.DO, code, text)
-	}
-	size := maxTCP
-	if q.Transport == "udp" {
-		size = max(wire.MinUDP, min(q.Size, wire.MaxUDP))
 	}
 	return wire.Truncate(dst, msg, size)
 }

@@ -10,9 +10,9 @@ import (
 )
 
 // Resolve answers q. The Decision is complete, also when it says SERVFAIL, and
-// comes within Limits.Total. Every address in its answer is tied to its path
-// in the kernel for longer than the TTL it is given with, or the Decision says
-// of it why that is not needed.
+// comes within Limits.Total and the second that the kernel has for the marks.
+// Every address in its answer is tied to its path in the kernel for longer than
+// the TTL it is given with, or the Decision says of it why that is not needed.
 func (r *Resolver) Resolve(ctx context.Context, q *Query) *Decision {
 	ctx, cancel := context.WithTimeout(ctx, r.limits.Total)
 	defer cancel()
@@ -55,6 +55,7 @@ func (r *Resolver) lookup(ctx context.Context, t *task) {
 		out := r.decide(ctx, t)
 		step := t.step()
 		step.Side, step.Cached = t.side, out.kind
+		t.doubtful = t.doubtful || out.suspect.why != ""
 		if out.err != nil {
 			t.fail(out.err)
 			return
@@ -65,10 +66,12 @@ func (r *Resolver) lookup(ctx context.Context, t *task) {
 			return
 		}
 		next, open := m.open(t.q.Type)
-		if at, cut := t.pol.crossing(m, t.name); cut && t.side == Domestic {
-			m = message{answer: m.answer[:at]}
-			next, open = lastTarget(m.answer), true
-			step.Cut = next.String()
+		if t.side == Domestic {
+			if at, cut := t.pol.crossing(m, t.name, t.q.Type); cut {
+				m = message{answer: m.answer[:at]}
+				next, open = lastTarget(m.answer), true
+				step.Cut = next.String()
+			}
 		}
 		ad = ad && m.ad && t.pol.Sides[t.side].Trusted
 		t.msg = message{rcode: m.rcode, ad: ad, answer: append(t.msg.answer, m.answer...), authority: m.authority}

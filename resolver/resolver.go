@@ -4,6 +4,7 @@ package resolver
 
 import (
 	"context"
+	"crypto/sha256"
 	"log/slog"
 	"net/netip"
 	"sync/atomic"
@@ -106,6 +107,29 @@ type Policy struct {
 	// AnswerUnmarked says that an answer is given also when the kernel did not
 	// take its addresses ([marks] on_error = "answer").
 	AnswerUnmarked bool
+
+	ids     map[string]string // of Sides, as the cache knows them
+	judgeID string
+}
+
+// identified returns a copy of p that knows what the cache calls its sides:
+// one that is asked elsewhere or on another path after a reload is another
+// side, though it has the same name.
+func (p *Policy) identified() *Policy {
+	c := *p
+	id := func(name string, path routing.Path, ex upstream.Exchanger) string {
+		if ex == nil {
+			return name
+		}
+		sum := sha256.Sum256([]byte(name + " " + string(path) + " " + ex.String()))
+		return string(sum[:16]) // a side may have many servers, and a key has little room
+	}
+	c.ids = make(map[string]string, len(p.Sides))
+	for name, side := range p.Sides {
+		c.ids[name] = id(name, side.Path, side.Exchanger)
+	}
+	c.judgeID = id(Foreign+" as from "+p.Auto.Home.String(), p.Sides[Foreign].Path, p.Auto.Judge)
+	return &c
 }
 
 // Paths is what the resolver has to know of the kernel's state. Functions are
@@ -117,8 +141,9 @@ type Paths struct {
 	// Never returns why an address must not be marked (it is ours, a gateway, a
 	// WireGuard endpoint, an upstream), "" when it may be.
 	Never func(netip.Addr) (reason string)
-	// StaticAgrees reports whether the static sets and the default path send an
-	// address to a path without any mark.
+	// StaticAgrees reports whether an address leaves by a path without a new
+	// mark: the static sets and the default send it there, and no mark that it
+	// has already sends it elsewhere.
 	StaticAgrees func(netip.Addr, routing.Path) bool
 	// CanV6 reports whether a path carries IPv6 now; nil: every path does.
 	CanV6 func(routing.Path) bool
@@ -171,13 +196,13 @@ func New(c Config) *Resolver {
 		r.log = slog.New(slog.DiscardHandler)
 	}
 	r.slots.limits = r.limits
-	r.policy.Store(c.Policy)
+	r.policy.Store(c.Policy.identified())
 	return r
 }
 
 // Swap replaces the policy. Queries under way end with the old one. The cache
 // stays: what lies in it is judged and marked again by every answer.
-func (r *Resolver) Swap(p *Policy) { r.policy.Store(p) }
+func (r *Resolver) Swap(p *Policy) { r.policy.Store(p.identified()) }
 
 // Flush forgets every cached answer. Learned verdicts stay.
 func (r *Resolver) Flush() { r.cache.Flush() }

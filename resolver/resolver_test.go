@@ -327,7 +327,7 @@ func FuzzReply(f *testing.F) {
 		r, marker := newResolver(t, func(_ context.Context, _ string, q upstream.Query) (upstream.Reply, error) {
 			msg := slices.Clone(reply)
 			if q.Suspect != nil {
-				q.Suspect(msg)
+				q.Suspect("", msg)
 			}
 			return upstream.Reply{Msg: msg}, nil
 		})

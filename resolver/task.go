@@ -17,10 +17,6 @@ import (
 // maxAsks is how many questions one query may cost (SECURITY R-18).
 const maxAsks = 12
 
-var errPanic = errors.New("the exchange broke down")
-
-var errTooMany = errors.New("more than 12 questions for one query")
-
 // task is one query being resolved. Only the goroutine of its Resolve touches
 // it.
 type task struct {
@@ -35,6 +31,8 @@ type task struct {
 	asks   int
 	links  int
 	seated bool // holds one of the slots
+
+	doubtful bool // the answer has a part that looked forged, and is used for want of a better one
 }
 
 func (t *task) step() *Step { return &t.Steps[len(t.Steps)-1] }
@@ -55,6 +53,7 @@ const (
 	forJudging  purpose = "judge"
 	forOpinion  purpose = "second opinion"
 	forFallback purpose = "fallback"
+	forDoubt    purpose = "a doubt, again" // past the cache
 )
 
 // ask starts asking side about t.name, unless the cache knows.
@@ -65,7 +64,10 @@ func (r *Resolver) ask(ctx context.Context, t *task, name string, qtype uint16, 
 		a.flight = landed(outcome{err: fmt.Errorf("there is no side %s", name)})
 		return a
 	}
-	l := lookup{r: r, pol: t.pol, side: name, to: side, name: t.name, qtype: qtype, do: t.q.Flags.DO, cd: t.q.Flags.CD}
+	l := lookup{
+		r: r, pol: t.pol, side: name, id: t.pol.ids[name], to: side,
+		name: t.name, qtype: qtype, do: t.q.Flags.DO, cd: t.q.Flags.CD, anew: why == forDoubt,
+	}
 	r.launch(ctx, t, a, l)
 	return a
 }
@@ -77,7 +79,7 @@ func (r *Resolver) judge(ctx context.Context, t *task) *asking {
 	side := Side{Exchanger: auto.Judge, Path: t.pol.Sides[Foreign].Path, Trusted: true}
 	a := &asking{visit: Visit{Side: Foreign, Path: side.Path, Why: string(forJudging)}}
 	l := lookup{
-		r: r, pol: t.pol, side: Foreign + " as from " + auto.Home.String(), to: side, name: t.name, qtype: wire.TypeA,
+		r: r, pol: t.pol, side: Foreign, id: t.pol.judgeID, to: side, name: t.name, qtype: wire.TypeA,
 		options: wire.AppendECS(nil, auto.Home),
 	}
 	r.launch(ctx, t, a, l)
@@ -87,8 +89,8 @@ func (r *Resolver) judge(ctx context.Context, t *task) *asking {
 // launch answers a from the cache, or joins or begins the exchange.
 func (r *Resolver) launch(ctx context.Context, t *task, a *asking, l lookup) {
 	l.question = question(l.name, l.qtype)
-	key := cache.AppendKey(nil, l.side, l.question, l.do, l.cd)
-	if e, ok := r.cache.Get(key); ok {
+	key := cache.AppendKey(nil, l.id, l.question, l.do, l.cd)
+	if e, ok := r.cache.Get(key); ok && !l.anew {
 		a.flight = landed(l.stored(e))
 		a.visit.Cached = a.out.kind
 		return
@@ -104,7 +106,10 @@ func (r *Resolver) launch(ctx context.Context, t *task, a *asking, l lookup) {
 	}
 	t.seated = true
 	t.asks++
-	a.flight, a.visit.Shared = r.flights.join(string(key), func(f *flight) {
+	// An exchange lives on when its query has ended, so that exchanges need a
+	// limit of their own.
+	var room bool
+	a.flight, a.visit.Shared, room = r.flights.join(string(key), r.limits.InFlight, func(f *flight) {
 		// The exchange outlives the query that began it: others may wait for
 		// it, and the cache wants the answer anyway.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.limits.Total)
@@ -117,13 +122,18 @@ func (r *Resolver) launch(ctx context.Context, t *task, a *asking, l lookup) {
 			}
 		}()
 		f.out = l.exchange(ctx, key, f)
+		if p := (*upstream.PanicError)(nil); errors.As(f.out.err, &p) {
+			r.log.Error("resolver: panic in a server", "panic", p.Value, "stack", string(p.Stack))
+		}
 	})
+	if !room {
+		r.count.overloaded.Add(1)
+		a.flight = landed(outcome{err: errOverload})
+	}
 	if a.visit.Shared {
 		r.count.shared.Add(1)
 	}
 }
-
-var errWaited = errors.New("no answer in time")
 
 // take waits for the outcome of a, at most until ctx ends or for patience, and
 // writes it into the story. 0 is patience without an end.

@@ -85,6 +85,7 @@ func explained(config, dir string) string {
 	config = strings.Replace(config, "names = [\n", `names = [
   { match = "ads.test",        answer = "block" },
   { match = "nas.test",        answer = ["192.168.8.9", "fd00:8::9"] },
+  { match = "alias.test",      answer = "cname:www.bank.test" },
   { match = "www.bank.test",   ask = "foreign", via = "direct" },
   { match = "n9.blocked.test", ask = "domestic" },
   { match = "list:cn-domains", ask = "domestic" },
@@ -112,7 +113,7 @@ func TestQueryExplains(t *testing.T) {
 		want  []string
 	}{
 		{"www.example.com", 0, []string{
-			"www.example.com A NOERROR", "not cached", `rule names[7] "*" ask auto smartdns.toml:`, "auto foreign-first: it is abroad (93.184.216.34,",
+			"www.example.com A NOERROR", "not cached", `rule names[8] "*" ask auto smartdns.toml:`, "auto foreign-first: it is abroad (93.184.216.34,",
 			"asked foreign", "via wg0", "93.184.216.34 abroad no list matches via wg0", `rule addresses[2] "*" smartdns.toml:`,
 			"marked wg0_4 for 1h kernel acknowledged", "kernel in wg0_4,", "left → " + wg0, "peer", "handshake", "ago",
 		}},
@@ -123,20 +124,23 @@ func TestQueryExplains(t *testing.T) {
 			"93.184.217.34 (hint) abroad", "marked wg0_4", "2606:2800:220:1::17:34 (hint) abroad", "marked wg0_6",
 		}},
 		{"www.taobao.com", 0, []string{
-			`rule names[4] "list:cn-domains" ask domestic`, "taobao.com in list cn-domains:", "asked domestic", "via direct",
+			`rule names[5] "list:cn-domains" ask domestic`, "taobao.com in list cn-domains:", "asked domestic", "via direct",
 			"cname www.taobao.com.danuoyi.tbcache.com ttl 1m", "39.156.68.1 home 39.128.0.0/10 in embedded:", "via direct",
 			`rule addresses[1] ["private", "home"]`, "marked direct_4 for 1h kernel acknowledged", "in direct_4,", direct,
 		}},
 		{"many.foreign.test", 0, []string{
-			`rule names[6] ["foreign.test", …] ask foreign`, "93.184.219.1 abroad", "93.184.219.2 abroad", "marked wg0_4",
+			`rule names[7] ["foreign.test", …] ask foreign`, "93.184.219.1 abroad", "93.184.219.2 abroad", "marked wg0_4",
 			"93.184.219.3 abroad", `rule addresses[0] ["93.184.219.3", …]`, "no mark the rule for its prefix is a static set", direct,
 			"93.184.219.4 abroad", `rule addresses[0] ["list:office", …]`, "93.184.219.4/32 in list office:2", direct,
 		}},
 		{"chain.foreign.test", 0, []string{"cname chain2.foreign.test", "cname chain3.foreign.test", "93.184.218.5"}},
+		{"alias.test", 0, []string{
+			`rule names[2] "alias.test" answered here: cname`, "then www.bank.test, by a rule of its own",
+			`rule names[3] "www.bank.test" ask foreign, via direct`, "asked foreign", "cname www.bank.test", "93.184.216.40 abroad no list matches via direct",
+			`rule names[3] "www.bank.test"`, "marked direct_4", direct,
+		}},
 		{"cross.cn.test", 0, []string{
-			`rule names[5] ["cn.test", …] ask domestic`, "asked domestic", "then www.bank.test, by a rule of its own",
-			`rule names[2] "www.bank.test" ask foreign, via direct`, "asked foreign", "93.184.216.40 abroad no list matches via direct",
-			`rule names[2] "www.bank.test"`, "marked direct_4", direct,
+			`rule names[6] ["cn.test", …] ask domestic`, "asked domestic", "looks forged: it leads out of the domestic side", "asked foreign", "as second opinion", "93.184.216.40",
 		}},
 		{"n9.blocked.test", 0, []string{
 			"asked domestic", "looks forged: 203.98.7.65 is known from forged answers", "asked foreign", "as second opinion", "93.184.0.9 abroad",
@@ -181,7 +185,7 @@ func (w *world) explainsRoutes() {
 		{"93.184.216.34", []string{"93.184.216.34 abroad", "via wg0", "kernel in wg0_4,", "wg0", "flow tcp 192.168.8.20:", "→ 93.184.216.34:443 wg0"}},
 		{"www.baidu.com", []string{"www.baidu.com A NOERROR", "39.156.66.10 home", "via direct"}},
 		{"93.184.219.4", []string{`rule addresses[0] ["list:office", …]`, "93.184.219.4/32 in list office:2", "no fwmark → main table → wan0"}},
-		{"192.168.8.20", []string{"private", "no mark in a network of this host's lan0", "main table → lan0"}},
+		{"192.168.8.20", []string{"private", "no mark in a network of ", "main table → lan0"}},
 		{"10.9.0.1", []string{"via wg0", "rule no line of the file: its own network is always wg0's", "wg0"}},
 		{"224.0.0.251", []string{"via direct", "rule no line of the file: link-local and multicast stay on their link"}},
 		{"::1", []string{"local table → lo"}},

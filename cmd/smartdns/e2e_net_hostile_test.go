@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -91,6 +92,29 @@ func TestHostileAddressesDoNotLeak(t *testing.T) {
 		a := w.resolve("www.example.com", 0)
 		if err := w.carries(w.Client, a, "tunnel", 0); err != nil {
 			t.Error(err)
+		}
+		w.noLeaks()
+	})
+	t.Run("the victim's network, where only marks lead into the tunnel", func(t *testing.T) {
+		w := marksWorld(t)
+		w.addAddr("93.184.0.200/16")
+		w.addAddr("2606:2800:220:1::200/64")
+		w.waitFor("the network is known", 2*time.Second, func() error {
+			out, err := w.cli("route", "93.184.0.200")
+			if err != nil || !strings.Contains(out, "an address of this host") {
+				return fmt.Errorf("%w\n%s", err, out)
+			}
+			return nil
+		})
+		for _, name := range []string{"n00001.foreign.test", "v4.foreign.test", "many.foreign.test"} {
+			for _, typ := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeHTTPS} {
+				m := w.ask(name, lab.Question{Type: typ})
+				for _, a := range append(lab.Addresses(m), lab.Hints(m)...) {
+					if err := w.carries(w.Client, a, "tunnel", 0); err != nil {
+						t.Errorf("%s at %s: %v", name, a, err)
+					}
+				}
+			}
 		}
 		w.noLeaks()
 	})

@@ -112,9 +112,9 @@ func TestOurForwardingIsNotForTheOutside(t *testing.T) {
 	if err := w.ISP.AddRoute(lab.Route{To: netip.MustParsePrefix("93.184.99.0/24"), Via: lab.UplinkV4}); err != nil {
 		t.Fatal(err)
 	}
+	heard := w.counter(inboundBlocked)
 	short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	heard := w.counter(inboundBlocked)
 	if seen, err := w.ISP.Visit(short, port443(netip.MustParseAddr("93.184.99.1"))); err == nil {
 		t.Errorf("a neighbour went %s", way(seen))
 	}

@@ -33,8 +33,11 @@ type Marker struct {
 	err   error
 }
 
-// Mark remembers marks, or returns the error that was set.
-func (m *Marker) Mark(_ context.Context, marks []routing.Mark) (time.Time, error) {
+// Mark remembers marks, or returns the error that was set, or ctx's.
+func (m *Marker) Mark(ctx context.Context, marks []routing.Mark) (time.Time, error) {
+	if ctx.Err() != nil {
+		return time.Time{}, ctx.Err()
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.err != nil {

@@ -150,7 +150,7 @@ func (d *desk) exchange(ctx context.Context, side string, q upstream.Query) (ups
 		if err != nil {
 			return upstream.Reply{}, err
 		}
-		if q.Suspect == nil || !q.Suspect(packed) {
+		if q.Suspect == nil || !q.Suspect(side, packed) {
 			return upstream.Reply{Msg: packed}, nil
 		}
 		if first == nil {

@@ -101,7 +101,8 @@ func (s *Server) serveConn(c net.Conn, from Client) {
 		wait = s.limits.TCPIdle
 		q, reply, ok := s.accept(nil, msg, from)
 		if !ok {
-			if len(reply) == 0 || w.write(reply) != nil {
+			// Who may not ask is told so once, and gives the connection back.
+			if len(reply) == 0 || w.write(reply) != nil || !s.allows(from.Addr.Addr()) {
 				return
 			}
 			continue

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -222,7 +223,13 @@ func (r *round) nudge() {
 }
 
 // ask exchanges q and notes how it went.
-func (m *member) ask(ctx context.Context, q Query, t trip) outcome {
+func (m *member) ask(ctx context.Context, q Query, t trip) (o outcome) {
+	defer func() {
+		// This goroutine is nobody's but ours: a panic would end the process.
+		if p := recover(); p != nil {
+			o = outcome{from: m, err: &PanicError{Value: p, Stack: debug.Stack()}}
+		}
+	}()
 	start := time.Now()
 	m.health.asked()
 	reply, err := m.Exchange(withTrip(ctx, t), q)
@@ -236,6 +243,14 @@ func (m *member) ask(ctx context.Context, q Query, t trip) outcome {
 	}
 	return outcome{m, reply, err}
 }
+
+// PanicError is what a server of a group broke down with.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 
 // took notes an outcome and reports whether it is an answer.
 func (r *round) took(o outcome) bool {

@@ -34,9 +34,10 @@ func newPool(c Config) *pool {
 	return &pool{dial: dialer(c), timeouts: c.Timeouts}
 }
 
-// get returns a stream for one more query: the least busy one, or a new one
-// where there is none, all are busy or fresh is demanded. reused tells which.
-func (p *pool) get(ctx context.Context, t trip, fresh bool) (s *stream, reused bool, err error) {
+// get returns a stream for one more query: the least busy one of those that
+// began to connect after the given time, or a new one where there is none or
+// all are busy. reused tells which.
+func (p *pool) get(ctx context.Context, t trip, after time.Time) (s *stream, reused bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	kept := p.streams[:0]
@@ -46,19 +47,19 @@ func (p *pool) get(ctx context.Context, t trip, fresh bool) (s *stream, reused b
 			continue
 		}
 		kept = append(kept, candidate)
-		if n := candidate.load(); s == nil || n < least {
+		if n := candidate.load(); candidate.since.After(after) && (s == nil || n < least) {
 			s, least = candidate, n
 		}
 	}
 	clear(p.streams[len(kept):])
 	p.streams = kept
-	if s != nil && !fresh && (least < maxPipelined || len(kept) >= maxStreams) {
+	if s != nil && (least < maxPipelined || len(kept) >= maxStreams) {
 		return s, true, nil
 	}
 	if !t.connection() {
 		return nil, false, errSpent
 	}
-	s = &stream{idle: p.timeouts.Idle, ready: make(chan struct{}), calls: make(map[uint16]*call)}
+	s = &stream{idle: p.timeouts.Idle, since: time.Now(), ready: make(chan struct{}), calls: make(map[uint16]*call)}
 	p.streams = append(p.streams, s)
 	// Others may come to wait for this connection, so it does not end with
 	// the query that happened to open it.
@@ -76,8 +77,8 @@ func (p *pool) exchange(ctx context.Context, msg []byte, t trip) (reply []byte, 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	answers := make(chan answer, 2)
-	ask := func(fresh bool) (*stream, bool, error) {
-		s, reused, err := p.get(ctx, t, fresh)
+	ask := func(after time.Time) (*stream, bool, error) {
+		s, reused, err := p.get(ctx, t, after)
 		if err == nil {
 			go func() {
 				reply, err := s.ask(ctx, msg, t)
@@ -86,7 +87,8 @@ func (p *pool) exchange(ctx context.Context, msg []byte, t trip) (reply []byte, 
 		}
 		return s, reused, err
 	}
-	first, reused, err := ask(false)
+	begun := time.Now()
+	first, reused, err := ask(time.Time{})
 	if err != nil {
 		return nil, "", err
 	}
@@ -105,14 +107,14 @@ func (p *pool) exchange(ctx context.Context, msg []byte, t trip) (reply []byte, 
 			pending--
 			err = a.err
 			if note == "" && errors.Is(err, errLost) {
-				if _, _, again := ask(true); again == nil {
+				if _, _, again := ask(begun); again == nil {
 					note, pending = "connection was lost, asked over a new one", pending+1
 				}
 			}
 		case <-silent:
 			first.retire()
 			if note == "" {
-				if _, _, again := ask(true); again == nil {
+				if _, _, again := ask(begun); again == nil {
 					note, pending = "connection was silent, asked over a new one", pending+1
 				}
 			}
@@ -157,7 +159,7 @@ func (s *streamServer) Exchange(ctx context.Context, q Query) (Reply, error) {
 	if err == nil {
 		wire.CopyQuestion(msg, q.Msg)
 		reply.Msg = msg
-		reply.Suspicious = q.Suspect != nil && q.Suspect(msg)
+		reply.Suspicious = q.Suspect != nil && q.Suspect(s.config.Text, msg)
 	}
 	s.settle(ctx, start, &reply, err)
 	return reply, err

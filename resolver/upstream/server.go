@@ -146,8 +146,7 @@ var errNoQuestion = errors.New("query has no question")
 // answer, as opposed to what the answer is. Any server may say it of any
 // name, and so may a forger who knows no answer.
 func isError(rcode uint16) bool {
-	const yxDomain = 6 // a DNAME made the name too long: an answer
-	return rcode != wire.NoError && rcode != wire.NXDomain && rcode != yxDomain
+	return rcode != wire.NoError && rcode != wire.NXDomain
 }
 
 // randomID returns an ID nobody can guess.

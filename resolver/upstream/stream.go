@@ -20,9 +20,11 @@ const (
 	maxLongReply = 64 << 10 // of types whose data are long
 	maxStrays    = 100      // replies in a row that answer nothing we asked
 	writeTimeout = 2 * time.Second
+	maxCalls     = 1 << 14 // on one connection, so that a free ID is found soon
 )
 
 var (
+	errBusy      = errors.New("connection carries too many queries")
 	errLost      = errors.New("connection was lost")
 	errTooLong   = errors.New("reply is longer than allowed for its type")
 	errMismatch  = errors.New("reply does not match the query")
@@ -34,6 +36,7 @@ var (
 // (RFC 7766 section 6.2.1.1).
 type stream struct {
 	idle  time.Duration
+	since time.Time     // when it began to connect
 	ready chan struct{} // closed when conn or err is set
 
 	conn  net.Conn
@@ -68,8 +71,10 @@ func (s *stream) open(ctx context.Context, dial func(context.Context) (net.Conn,
 		s.fail(fmt.Errorf("connecting: %w", err))
 		return
 	}
-	s.conn = conn
 	conn.SetReadDeadline(time.Now().Add(s.idle))
+	s.mu.Lock()
+	s.conn = conn
+	s.mu.Unlock()
 	go s.read()
 }
 
@@ -118,6 +123,9 @@ func (s *stream) register(c *call) error {
 	defer s.mu.Unlock()
 	if s.err != nil {
 		return s.err
+	}
+	if len(s.calls) >= maxCalls {
+		return errBusy
 	}
 	id := randomID()
 	for s.calls[id] != nil {

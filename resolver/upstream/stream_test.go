@@ -274,3 +274,62 @@ func TestConnectingIsShared(t *testing.T) {
 		t.Errorf("%d connections", n)
 	}
 }
+
+// The far end of a connection that many queries share goes silent. One new
+// connection does for all of them, not one each.
+func TestForgottenConnectionIsReplacedOnce(t *testing.T) {
+	var dials atomic.Int32
+	f := serve(t, nil, func(c *conn) {
+		if q := c.query(); q != nil {
+			c.send(reply(q, right))
+		}
+		for q := c.query(); q != nil; q = c.query() {
+			if dials.Load() > 1 {
+				c.send(reply(q, right))
+			}
+		}
+	})
+	ex := newServer(t, upstream.Config{Scheme: "tcp", Addr: f.addr, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		dials.Add(1)
+		return dial(ctx, network, address)
+	}})
+	want(t, ex, query(asked), right)
+	var all sync.WaitGroup
+	for range 60 { // as many as one connection carries before another is opened
+		all.Go(func() {
+			if _, err := ex.Exchange(testContext(t), query(asked)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if n := dials.Load(); n > 5 {
+		t.Errorf("%d connections for 60 queries, want at most 5", n)
+	}
+}
+
+// A stream may be given up while it is still being dialled; the race detector
+// looks on.
+func TestRetiredWhileDialling(t *testing.T) {
+	f := serve(t, nil, truthTCP)
+	first := make(chan struct{})
+	var once sync.Once
+	ex := newServer(t, upstream.Config{Scheme: "tcp", Addr: f.addr, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		once.Do(func() { close(first) })
+		// As long as the patience with a connection that seemed to be open.
+		<-time.After(time.Second)
+		return dial(ctx, network, address)
+	}})
+	var all sync.WaitGroup
+	ask := func() {
+		if _, err := ex.Exchange(testContext(t), query(asked)); err != nil {
+			t.Error(err)
+		}
+	}
+	all.Go(ask)
+	<-first
+	for range 40 {
+		all.Go(ask)
+	}
+	all.Wait()
+}

@@ -266,7 +266,7 @@ func (x *exchange) received(ctx context.Context, msg []byte) {
 	switch {
 	case isError(wire.RCode(msg)):
 		x.refused(ctx, errorCode, msg)
-	case x.query.Suspect != nil && x.query.Suspect(msg):
+	case x.query.Suspect != nil && x.query.Suspect(x.server.config.Text, msg):
 		x.offer(suspicious, msg, nil)
 	default:
 		x.offer(good, msg, nil)
@@ -396,7 +396,7 @@ func (x *exchange) tookTCP(r Reply) bool {
 func (x *exchange) finishTCP(r Reply) (Reply, error) {
 	r.Tries = []Try{x.udpTry(nil), r.Tries[0]}
 	wire.CopyQuestion(r.Msg, x.query.Msg)
-	r.Suspicious = x.query.Suspect != nil && x.query.Suspect(r.Msg)
+	r.Suspicious = x.query.Suspect != nil && x.query.Suspect(x.server.config.Text, r.Msg)
 	return r, nil
 }
 

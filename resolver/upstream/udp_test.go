@@ -275,7 +275,7 @@ func TestNoCaseGamesInsideATunnel(t *testing.T) {
 }
 
 func TestSuspiciousReplyIsHeld(t *testing.T) {
-	suspect := func(msg []byte) bool { return bytes.HasSuffix(msg, other.AsSlice()) }
+	suspect := func(_ string, msg []byte) bool { return bytes.HasSuffix(msg, other.AsSlice()) }
 	q := query(asked)
 	q.Suspect, q.Hold = suspect, 200*time.Millisecond
 
@@ -303,7 +303,7 @@ func TestSuspiciousReplyIsHeld(t *testing.T) {
 		slow.Hold = time.Hour
 		for _, scheme := range []string{"udp", "tcp"} {
 			ex := newServer(t, upstream.Config{Scheme: scheme, Addr: f.addr, Timeouts: quick})
-			slow.Suspect = func([]byte) bool { return true }
+			slow.Suspect = func(string, []byte) bool { return true }
 			if _, r := ask(t, ex, slow); !r.Suspicious {
 				t.Errorf("%s: not suspicious", scheme)
 			}

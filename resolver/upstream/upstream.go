@@ -23,12 +23,12 @@ type Query struct {
 	// Msg is a packed query with exactly one question and an OPT record. Its
 	// ID and the case of its name are replaced on the wire, never in Msg.
 	Msg []byte
-	// Suspect, unless nil, is called with each reply that passed the match
-	// and reports whether it looks forged. Over a transport that somebody on
+	// Suspect, unless nil, is called with each reply that passed the match and
+	// the URL of the server that it claims to be from, and reports whether it looks forged. Over a transport that somebody on
 	// the path could forge (UDP outside a tunnel), the exchange then listens
 	// for Hold longer, prefers a reply that does not look forged, and returns
 	// the first suspicious one when none comes. It must not keep the reply.
-	Suspect func(reply []byte) bool
+	Suspect func(server string, reply []byte) bool
 	// Hold is how long to listen on after a suspicious reply.
 	Hold time.Duration
 }
@@ -42,6 +42,15 @@ type Reply struct {
 	Suspicious bool
 	// Tries are the attempts that led here, in order, the deciding one last.
 	Tries []Try
+}
+
+// Server returns the URL of the server whose reply it is, "" when nobody
+// replied.
+func (r Reply) Server() string {
+	if len(r.Tries) == 0 {
+		return ""
+	}
+	return r.Tries[len(r.Tries)-1].Server
 }
 
 // Try is one attempt at one server.

@@ -74,7 +74,9 @@ func CheckReply(msg []byte) error {
 	return nil
 }
 
-// layout describes the data of a record type: n a name, 1 2 4 6 (sixteen)
+// layout describes the data of a record type: n a name, N one that must not be
+// compressed (RFC 3597 section 4, RFC 4034 sections 3.1.7 and 4.1.1, RFC 9460
+// section 2.2) and is passed on as it lies, 1 2 4 6 (sixteen)
 // octets, s a character string, S one or more of them, * anything, H a list of
 // host names, P service parameters. Types without a layout are opaque.
 func layout(typ uint16) string {
@@ -83,14 +85,20 @@ func layout(typ uint16) string {
 		return "4"
 	case TypeAAAA:
 		return "6"
-	case TypeNS, 3, 4, TypeCNAME, 7, 8, 9, TypePTR, 23, 39: // MD MF MB MG MR NSAP-PTR DNAME
+	case TypeNS, 3, 4, TypeCNAME, 7, 8, 9, TypePTR, 39: // MD MF MB MG MR DNAME
 		return "n"
+	case 23: // NSAP-PTR
+		return "N"
 	case TypeSOA:
 		return "nn44444"
-	case 14, 17, 58: // MINFO RP TALINK
+	case 14, 17: // MINFO RP
 		return "nn"
-	case 15, 18, 21, 36, 107: // MX AFSDB RT KX LP
+	case 58: // TALINK
+		return "NN"
+	case 15, 18, 21, 36: // MX AFSDB RT KX
 		return "2n"
+	case 107: // LP
+		return "2N"
 	case 26: // PX
 		return "2nn"
 	case 33: // SRV
@@ -101,16 +109,18 @@ func layout(typ uint16) string {
 		return "ss"
 	case TypeTXT, 56, 99, 258: // NINFO SPF AVC
 		return "S"
-	case TypeSIG, TypeRRSIG:
+	case TypeSIG:
 		return "2114442n*"
+	case TypeRRSIG:
+		return "2114442N*"
 	case 25, TypeDNSKEY, 60, TypeDS, 59, 32769: // KEY CDNSKEY CDS DLV
 		return "211*"
 	case 47: // NSEC
-		return "n*"
+		return "N*"
 	case 55: // HIP
 		return "H"
 	case TypeSVCB, TypeHTTPS:
-		return "2nP"
+		return "2NP"
 	}
 	return "*"
 }
@@ -126,6 +136,8 @@ func checkData(msg []byte, r record) bool {
 			return true
 		case 'n':
 			off = checkName(msg, off)
+		case 'N':
+			off = plainName(msg, off)
 		case '1', '2', '4':
 			off += int(form[i] - '0')
 		case '6':
@@ -167,7 +179,7 @@ func checkHIP(msg []byte, off int) bool {
 		if n == maxHosts || off > len(msg) {
 			return false
 		}
-		if off = checkName(msg, off); off < 0 {
+		if off = plainName(msg, off); off < 0 {
 			return false
 		}
 	}

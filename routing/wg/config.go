@@ -6,6 +6,8 @@ package wg
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -126,4 +128,19 @@ func (c *Config) Main() (Peer, bool) {
 		return c.Peers[0], true
 	}
 	return Peer{}, false
+}
+
+// Same reports whether the two files ask for the same device, wherever in them
+// their lines stand.
+func (c *Config) Same(o *Config) bool { return reflect.DeepEqual(c.bare(), o.bare()) }
+
+// bare is c without what is only for messages.
+func (c *Config) bare() Config {
+	b := *c
+	b.File, b.notes, b.Quick = "", nil, Quick{}
+	b.Peers = slices.Clone(c.Peers)
+	for i := range b.Peers {
+		b.Peers[i].Line = 0
+	}
+	return b
 }

@@ -218,6 +218,14 @@ func (t *Tunnel) Up() error {
 	return nil
 }
 
+// Alive reports whether the device's own link is there under its name. Another
+// link of that name is not it.
+func (t *Tunnel) Alive() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.link != nil && t.link.alive()
+}
+
 // Kind returns which implementation runs the tunnel: Kernel, Userspace, or Auto
 // while none does.
 func (t *Tunnel) Kind() Kind {
@@ -381,9 +389,12 @@ func (t *Tunnel) adoptLocked(want *Config) error {
 	case have.Type != wgtypes.LinuxKernel:
 		return errors.New("another process serves a WireGuard link of that name; stop it first")
 	}
+	// wg-quick's link of the same file has the same key; the mark, which is set
+	// together with the key, is ours.
 	none := wgtypes.Key{}
-	if have.PrivateKey != none && have.PrivateKey != wgtypes.Key(want.PrivateKey.clamped().key) {
-		return fmt.Errorf("there is a WireGuard link of that name with another key; is it somebody's? Else: ip link delete %s", t.name)
+	ours := have.PrivateKey == wgtypes.Key(want.PrivateKey.clamped().key) && have.FirewallMark == int(t.mark)
+	if have.PrivateKey != none && !ours {
+		return fmt.Errorf("there is a WireGuard link of that name that is not ours; did wg-quick make it? Then: wg-quick down %[1]s, else: ip link delete %[1]s", t.name)
 	}
 	return t.kernelLocked()
 }

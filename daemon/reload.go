@@ -1,0 +1,134 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"smartdns/configs"
+	"smartdns/geo"
+	"smartdns/resolver"
+	"smartdns/routing"
+)
+
+// wanted is what the loop runs by.
+type wanted struct {
+	parts  *Parts
+	marks  marks
+	policy *resolver.Policy
+}
+
+// reload runs by other parts. If anything fails that did not before, it goes
+// back to those that were.
+func (e *engine) reload(ctx context.Context, parts *Parts) error {
+	next, err := e.prepare(parts)
+	if err != nil {
+		return fmt.Errorf("reloading: %w", err)
+	}
+	before := wanted{e.parts, e.marks, e.policy}
+	known := maps.Clone(e.failures)
+	e.adopt(ctx, next)
+	if err := e.newFailure(known); err != nil {
+		e.adopt(ctx, before)
+		return fmt.Errorf("reloading: %w", err)
+	}
+	e.dropDirectMarks(ctx, before.parts)
+	return nil
+}
+
+// prepare says what running by parts would need, or why that cannot be.
+func (e *engine) prepare(parts *Parts) (wanted, error) {
+	was, is := e.parts.Config, parts.Config
+	switch {
+	case len(parts.Tunnels) > 0 != e.routed():
+		return wanted{}, errors.New("the first tunnel came or the last one went, which needs a restart")
+	case e.routed() && was.Routing.Table != is.Routing.Table:
+		return wanted{}, errors.New("[routing] table changed, which needs a restart")
+	}
+	numbers, err := routing.Number(paths(parts), e.marks.numbers)
+	if err != nil {
+		return wanted{}, err
+	}
+	if err := parts.ownServer(e.routes.Status().Facts); err != nil {
+		return wanted{}, err
+	}
+	m := marks{field: e.marks.field, numbers: numbers}
+	pol, err := parts.policy(m, e.outlets, e.geo, e.log)
+	return wanted{parts, m, pol}, err
+}
+
+// adopt makes w what the loop runs by. No answer ever names a path that has no
+// sets: the kernel gets a new path before the policy, and loses an old one after.
+func (e *engine) adopt(ctx context.Context, w wanted) {
+	more := slices.ContainsFunc(paths(w.parts), func(p routing.Path) bool { return !contains(paths(e.parts), p) })
+	e.parts, e.marks = w.parts, w.marks
+	swap := func() {
+		e.policy = w.policy
+		e.geo.Swap(w.parts.Geo)
+		e.resolver.Swap(w.policy)
+	}
+	if !more {
+		swap()
+	}
+	e.converge(ctx)
+	if more {
+		swap()
+		e.converge(ctx)
+	}
+}
+
+// newFailure returns the failures that are not in known.
+func (e *engine) newFailure(known map[string]failure) error {
+	var errs []error
+	for what, f := range e.failures {
+		if old, was := known[what]; f.severity == severityError && (!was || old.text != f.text) {
+			errs = append(errs, errors.New(f.text))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// dropDirectMarks takes from the direct sets what neither the new verdicts nor a
+// rule of the file put there: an address that is no longer at home, or whose
+// name is no longer pinned. An answer that still pins it brings it back.
+func (e *engine) dropDirectMarks(ctx context.Context, before *Parts) {
+	if e.table == nil || before.Geo == e.parts.Geo || slices.Equal(pins(before.Config), pins(e.parts.Config)) && slices.Equal(before.Sets.Home, e.parts.Sets.Home) {
+		return
+	}
+	all, err := e.table.Marks(ctx)
+	if err != nil {
+		e.log.Warn("reading the marks after a reload", "err", err)
+		return
+	}
+	for _, m := range all {
+		if m.Path != routing.Direct || e.parts.Geo.Lookup(m.Addr).Region == geo.Home {
+			continue
+		}
+		if _, err := e.table.Marker().Forget(ctx, m.Addr); err != nil {
+			e.log.Warn("dropping a mark after a reload", "addr", m.Addr.String(), "err", err)
+		}
+	}
+}
+
+// pins returns the lines that pin names to the direct path.
+func pins(c *configs.Config) []string {
+	var all []string
+	for _, r := range c.Decide.Names {
+		if r.Via == routing.Direct {
+			all = append(all, r.Text)
+		}
+	}
+	return all
+}
+
+func contains(all []routing.Path, p routing.Path) bool { return slices.Contains(all, p) }
+
+func paths(p *Parts) []routing.Path {
+	var all []routing.Path
+	for _, t := range p.Tunnels {
+		all = append(all, t.Path)
+	}
+	return all
+}
