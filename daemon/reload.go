@@ -94,7 +94,7 @@ func (e *engine) newFailure(known map[string]failure) error {
 // rule of the file put there: an address that is no longer at home, or whose
 // name is no longer pinned. An answer that still pins it brings it back.
 func (e *engine) dropDirectMarks(ctx context.Context, before *Parts) {
-	if e.table == nil || before.Geo == e.parts.Geo || slices.Equal(pins(before.Config), pins(e.parts.Config)) && slices.Equal(before.Sets.Home, e.parts.Sets.Home) {
+	if e.table == nil || slices.Equal(pins(before.Config), pins(e.parts.Config)) && slices.Equal(before.Sets.Home, e.parts.Sets.Home) {
 		return
 	}
 	all, err := e.table.Marks(ctx)
@@ -106,7 +106,7 @@ func (e *engine) dropDirectMarks(ctx context.Context, before *Parts) {
 		if m.Path != routing.Direct || e.parts.Geo.Lookup(m.Addr).Region == geo.Home {
 			continue
 		}
-		if _, err := e.table.Marker().Forget(ctx, m.Addr); err != nil {
+		if _, err := e.table.Marker().Forget(ctx, m.Addr, routing.Direct); err != nil {
 			e.log.Warn("dropping a mark after a reload", "addr", m.Addr.String(), "err", err)
 		}
 	}

@@ -139,7 +139,11 @@ func (e *engine) run(ctx context.Context, control net.Listener, hup <-chan os.Si
 	if err != nil {
 		return err // nothing was touched: what a crash left closed stays closed
 	}
-	if err = e.bringUp(life, have, l); err == nil {
+	err = e.bringUp(life, have, l)
+	if err != nil && e.routed() && len(have.Rules) > 0 {
+		return errors.Join(err, e.letGo()) // what a crash left closed stays closed
+	}
+	if err == nil {
 		err = e.serve(ctx, control, hup)
 	}
 	stop, cancel := context.WithTimeout(life, stopTime)
@@ -243,6 +247,8 @@ func (e *engine) observe(ctx context.Context) (routing.State, live, error) {
 		return have, live{}, err
 	}
 	l := live{facts: facts, marks: e.marks, links: map[routing.Path]link{}, forwards: e.parts.opens(have)}
+	// What a killed run left locked stays locked until our table decides.
+	l.marking = len(have.Rules) > 0
 	for p := range have.Numbers() {
 		// A kernel device of ours outlives us: with its index, its routes stay.
 		if index, kind, err := e.kernel.LinkIndex(string(p)); err == nil && kind == kindWireGuard && contains(paths(e.parts), p) {
@@ -389,6 +395,22 @@ func (e *engine) staticAgrees(a netip.Addr, path routing.Path) bool {
 	}
 	p, _ := e.shown.Load().parts.pathOf(e.geo.Classify(a), a)
 	return p == path
+}
+
+// letGo ends what a failed start opened, and leaves the kernel's locks as they
+// are.
+func (e *engine) letGo() error {
+	errs := []error{e.hostDNS.restore()}
+	if e.server != nil {
+		e.server.Close()
+	}
+	for _, t := range e.tunnels {
+		errs = append(errs, t.close())
+	}
+	if e.table != nil {
+		errs = append(errs, e.table.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // takeDown is bringUp in reverse, of as much of it as there is.

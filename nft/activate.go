@@ -50,6 +50,12 @@ func (t *Table) activate(have snapshot, p program) ([]routing.Step, error) {
 	if err := t.transact(woken); err != nil {
 		return nil, err
 	}
+	if t.woken {
+		// Conntrack has kept the older ones over a flush; those that began
+		// meanwhile were decided by nobody, and must not stay direct.
+		return todo.steps(), nil
+	}
+	t.woken = true
 	connections, err := established()
 	if err != nil {
 		return todo.steps(), err

@@ -89,7 +89,7 @@ func (r Ruleset) begin(t Tunnel) chain {
 	// What belongs to no flow gets no translation and keeps no mark.
 	c.rules = slices.Concat(rules(
 		on(isStray(), count(strayCount(t.Path)), rejectTCP()),
-		on(isInvalid(), count(strayCount(t.Path)), drop()),
+		on(isLost(), count(strayCount(t.Path)), drop()),
 	), c.rules)
 	return c
 }
@@ -214,6 +214,8 @@ func (r Ruleset) flows() chain {
 		on(in().among(setLANIfs), isInvalid(), count(countInvalid), drop()).because("would leave with its private source"),
 		on(isNew(), r.flow().is(0), goTo(chainDecide)),
 		on(isInvalid(), goTo(chainDecide)).because("of no flow: a tunnel's is dropped"),
+		on(isUntracked(), tcp().only(), goTo(chainDecide)),
+		on(isUntracked(), udp().only(), goTo(chainDecide)),
 	)
 	return c
 }
@@ -234,7 +236,10 @@ func (r Ruleset) steer() chain {
 	for _, t := range r.Tunnels {
 		c.rules = append(c.rules, on(r.flow().is(t.Mark), goTo(toChain(t.Path))))
 	}
-	c.rules = append(c.rules, on(in().among(setLANIfs), r.packet().set(r.direct())))
+	for _, m := range []uint32{r.direct(), r.revocable()} {
+		c.rules = append(c.rules, on(in().among(setLANIfs), r.flow().is(m), r.packet().set(r.direct())))
+	}
+	c.rules = append(c.rules, on(in().among(setLANIfs), isKnown(), r.flow().is(0), r.packet().set(r.direct())).because("from before us, or from outside"))
 	return c
 }
 
@@ -245,7 +250,10 @@ func (r Ruleset) output() chain {
 		about: "this host's own flows get their path, and their packets its mark"}
 	c.rules = rules(
 		on(out().is("lo"), ret()),
-		on(out().among(setLANIfs), ret()).because("answers, errors and resets to clients"),
+		on(out().among(setLANIfs), isReply(), ret()).because("answers to clients"),
+		on(out().among(setLANIfs), isRelated(), ret()).because("errors and resets to clients"),
+		on(out().among(setLANIfs), v4().to(setLAN), ret()),
+		on(out().among(setLANIfs), v6().to(setLAN), ret()),
 		on(out().among(setSkip), ret()),
 		on(r.packet().is(r.direct()), r.flow().set(r.direct()), ret()).because("our own sockets"),
 	)
@@ -259,6 +267,8 @@ func (r Ruleset) output() chain {
 		on(udp().sport(546), udp().dport(547), goTo(chainDirect)).because("DHCPv6"),
 		on(isNew(), r.flow().is(0), jump(chainDecide)),
 		on(isInvalid(), jump(chainDecide)).because("of no flow: a tunnel's is dropped"),
+		on(isUntracked(), tcp().only(), jump(chainDecide)),
+		on(isUntracked(), udp().only(), jump(chainDecide)),
 	)
 	for _, t := range r.Tunnels {
 		c.rules = append(c.rules, on(r.flow().is(t.Mark), goTo(toChain(t.Path))))
@@ -399,7 +409,7 @@ func (r Ruleset) postrouting() chain {
 	for _, t := range r.Tunnels {
 		c.rules = append(c.rules, on(out().is(t.name()), isSYN(), clampToRoute()))
 	}
-	c.rules = append(c.rules, on(out().is("lo"), ret()), on(out().among(setLANIfs), ret()))
+	c.rules = append(c.rules, on(out().is("lo"), ret()))
 	for _, t := range r.Tunnels {
 		c.rules = append(c.rules, on(out().not(t.name()), r.packet().is(t.Mark), count(lockCount(t.Path)), drop()))
 	}

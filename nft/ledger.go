@@ -107,12 +107,14 @@ func (l *Ledger) setName(k claimKey) string {
 }
 
 // keys returns a key for every path that a could be tied to.
-func (l *Ledger) keys(a netip.Addr) []claimKey {
+func (l *Ledger) keys(a netip.Addr, only ...routing.Path) []claimKey {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	var out []claimKey
-	for i := range l.paths {
-		out = append(out, claimKey{keyOf(a), a.Is4(), uint8(i)})
+	for i, p := range l.paths {
+		if len(only) == 0 || slices.Contains(only, p) {
+			out = append(out, claimKey{keyOf(a), a.Is4(), uint8(i)})
+		}
 	}
 	return out
 }

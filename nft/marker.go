@@ -219,14 +219,15 @@ func (k *Marker) lengthen() {
 	}
 }
 
-// Forget removes the marks of an address from the kernel, and reports whether
-// there were any. Flows keep their path.
-func (k *Marker) Forget(ctx context.Context, a netip.Addr) (bool, error) {
+// Forget removes the marks of an address from the kernel, those for the given
+// paths or, without any, all; it reports whether there were any. Flows keep
+// their path.
+func (k *Marker) Forget(ctx context.Context, a netip.Addr, only ...routing.Path) (bool, error) {
 	k.commits.Lock()
 	defer k.commits.Unlock()
 	k.ledger.forget(a)
 	found := false
-	for _, key := range k.ledger.keys(a) {
+	for _, key := range k.ledger.keys(a, only...) {
 		if err := ctx.Err(); err != nil {
 			return found, err
 		}

@@ -314,6 +314,11 @@ func TestMarkForgotten(t *testing.T) {
 		if l := table.Ledger().List(); len(l) != 2 || l[0].Path != "wg0" || l[0].Owner != 7 {
 			t.Errorf("ledger: %v", l)
 		}
+		for path, want := range map[routing.Path]bool{"wg0": true, routing.Direct: true} {
+			if got := table.Ledger().Elsewhere(addr(foreign4), path); got != want {
+				t.Errorf("marked elsewhere than on %s: %v", path, got)
+			}
+		}
 		if found, err := table.Marker().Forget(ctx, addr(foreign4)); !found || err != nil {
 			t.Errorf("forgetting: %v, %v", found, err)
 		}
@@ -322,6 +327,12 @@ func TestMarkForgotten(t *testing.T) {
 		}
 		if m, err := table.Marks(ctx); len(m) != 0 || err != nil {
 			t.Errorf("still there: %v, %v", m, err)
+		}
+		if table.Ledger().Elsewhere(addr(foreign4), "wg0") {
+			t.Error("a forgotten mark sends it elsewhere")
+		}
+		if _, err := table.Marker().Mark(ctx, marks[:1]); err != nil || table.Ledger().Elsewhere(addr(foreign4), "wg0") {
+			t.Errorf("a mark for the path itself sends it elsewhere: %v", err)
 		}
 		if _, err := table.Marker().Mark(ctx, marks); err != nil || left(t, table, foreign4, "wg0") == 0 {
 			t.Errorf("marking again: %v", err)

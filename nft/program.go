@@ -106,7 +106,9 @@ func (r Ruleset) sets() []set {
 	for _, t := range r.Tunnels {
 		tunnels = append(tunnels, string(t.Path))
 	}
-	uplinks := slices.DeleteFunc(slices.Clone(r.Interfaces.Uplinks), func(s string) bool { return slices.Contains(r.Interfaces.LAN, s) })
+	uplinks := slices.DeleteFunc(slices.Clone(r.Interfaces.Uplinks), func(s string) bool {
+		return slices.Contains(r.Interfaces.LAN, s) || slices.Contains(tunnels, s)
+	})
 	out := []set{
 		{name: setLANIfs, kind: interfaces(), names: sorted(r.Interfaces.LAN)},
 		{name: setUplinks, kind: interfaces(), names: sorted(uplinks)},

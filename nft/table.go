@@ -46,6 +46,7 @@ type Table struct {
 	flags uint32     // the table's
 	watch *Watch     // the goroutine's that feeds lost
 	m     messages
+	woken bool // conntrack has been told of the connections from before us
 }
 
 // tasks are the goroutines of a Table.

@@ -201,6 +201,16 @@ func ctState(text string, bit uint32) term {
 
 func isNew() term     { return ctState("new", expr.CtStateBitNEW) }
 func isInvalid() term { return ctState("invalid", expr.CtStateBitINVALID) }
+func isKnown() term {
+	return ctState("established,related", expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED)
+}
+func isLost() term {
+	return ctState("invalid,untracked", expr.CtStateBitINVALID|expr.CtStateBitUNTRACKED)
+}
+func isUntracked() term { return ctState("untracked", expr.CtStateBitUNTRACKED) }
+func isReply() term {
+	return term{"ct direction reply", []expr.Any{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg}, equal([]byte{1})}}
+}
 func isRelated() term { return ctState("related", expr.CtStateBitRELATED) }
 
 // isForwardedPort matches flows whose destination somebody translated.

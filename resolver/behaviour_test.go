@@ -257,3 +257,54 @@ func TestPanicWithinAGroup(t *testing.T) {
 		t.Errorf("%s", d.RCode)
 	}
 }
+
+// An answer of which nothing may be given is a negative one that clients can
+// cache (RFC 2308 section 3).
+func TestFilteredAnswerHasASOA(t *testing.T) {
+	server := serverOf("foreign", func(_ context.Context, q upstream.Query) (upstream.Reply, error) {
+		return replied(q, 0, "x.org. 60 IN CNAME y.org.", "y.org. 60 IN AAAA 2606::1")
+	})
+	r := resolver.New(resolver.Config{
+		Policy: autoPolicy(resolver.ForeignOnly, server, server), Cache: cache.New(0), Learned: resolver.NewLearned(1),
+		Paths: resolver.Paths{Marker: &resolvertest.Marker{}, CanV6: func(routing.Path) bool { return false }},
+	})
+	q := resolver.Ask("x.org.", dns.TypeAAAA, netip.Addr{})
+	m := new(dns.Msg)
+	if err := m.Unpack(r.Resolve(t.Context(), q).Reply(nil, q)); err != nil {
+		t.Fatal(err)
+	}
+	if len(m.Answer) != 1 || len(m.Ns) != 1 || m.Ns[0].Header().Rrtype != dns.TypeSOA || m.Ns[0].Header().Name != "y.org." {
+		t.Errorf("%v", m)
+	}
+}
+
+// An answer that just fits the length prefix of TCP is whole, though then
+// without an OPT, or without the reason in it.
+func TestNoTruncationOverTCP(t *testing.T) {
+	for _, size := range []int{60000, 65350, 65520, 65530, 65535} {
+		server := serverOf("foreign", func(_ context.Context, q upstream.Query) (upstream.Reply, error) {
+			m := new(dns.Msg)
+			if err := m.Unpack(q.Msg); err != nil {
+				return upstream.Reply{}, err
+			}
+			r := new(dns.Msg).SetReply(m)
+			r.Answer = []dns.RR{&dns.NULL{Hdr: dns.RR_Header{Name: "x.org.", Rrtype: dns.TypeNULL, Class: 1, Ttl: 60}, Data: ""}}
+			r.Compress = true
+			msg, err := r.Pack()
+			if err != nil {
+				return upstream.Reply{}, err
+			}
+			data := make([]byte, size-len(msg))
+			r.Answer[0].(*dns.NULL).Data = string(data)
+			msg, err = r.Pack()
+			return upstream.Reply{Msg: msg}, err
+		})
+		r, _ := withPolicy(autoPolicy(resolver.ForeignOnly, server, server))
+		q := resolver.Ask("x.org.", dns.TypeNULL, netip.Addr{})
+		q.Transport = "tcp"
+		reply := r.Resolve(t.Context(), q).Reply(nil, q)
+		if len(reply) < size || len(reply) > 65535 || reply[2]&2 != 0 {
+			t.Errorf("an answer of %d octets became a message of %d, TC %v", size, len(reply), reply[2]&2 != 0)
+		}
+	}
+}

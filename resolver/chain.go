@@ -26,11 +26,34 @@ func (p *Policy) crossing(m message, name dnsname.FQDN, qtype uint16) (records i
 		if ok && (rule.Action == policy.Local || rule.Action == policy.AskSide && rule.Side == Domestic) {
 			continue
 		}
-		for i++; i < len(m.answer) && m.answer[i].name == r.name; i++ {
-		}
-		return i, true
+		return behind(m.answer, i), true
 	}
 	return 0, false
+}
+
+// barred reports whether the chain of m leads to a name that a rule of its own
+// answers locally (a block above all), and how many of its records stand before
+// that. A rule for every name bars no chain.
+func (p *Policy) barred(m message, qtype uint16) (records int, cut bool) {
+	for i, r := range m.answer {
+		if r.typ != wire.TypeCNAME || qtype == wire.TypeCNAME {
+			continue
+		}
+		if rule, ok := p.Names.Match(r.target()); ok && rule.Action == policy.Local && rule.By.Kind != policy.All {
+			return behind(m.answer, i), true
+		}
+	}
+	return 0, false
+}
+
+// behind returns how many records there are up to the one at i and its
+// signature.
+func behind(answer []record, i int) int {
+	owner := answer[i].name
+	for i < len(answer) && answer[i].name == owner {
+		i++
+	}
+	return i
 }
 
 // harmless reports whether m may stay whole wherever its chain leads.

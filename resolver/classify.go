@@ -36,6 +36,10 @@ func (r *Resolver) classify(t *task) {
 	} else if len(t.msg.answer) < len(before.answer) {
 		t.explain(edeFiltered, "a service record could not be read")
 	}
+	if before.data(t.q.Type) && !t.msg.data(t.q.Type) {
+		// That nothing is left is ours to say, and clients may cache it.
+		t.msg.authority = []record{localSOA(t.msg.end(t.q.Name))}
+	}
 }
 
 // judged returns what is known about an address and the path it leaves by.

@@ -17,7 +17,7 @@ type flights struct {
 // flight is one exchange under way.
 type flight struct {
 	done      chan struct{} // closed when out is there
-	suspected chan struct{} // closed when the first suspicious reply came in
+	suspected chan struct{} // closed when the first suspicious reply came in; nil: none ever does
 	once      sync.Once     // of closing suspected
 	out       outcome
 }
@@ -44,7 +44,7 @@ func (f *flights) join(key string, limit int, run func(*flight)) (fl *flight, sh
 	if len(f.m) >= limit {
 		return nil, false, false
 	}
-	fl = newFlight()
+	fl = &flight{done: make(chan struct{}), suspected: make(chan struct{})}
 	if f.m == nil {
 		f.m = map[string]*flight{}
 	}
@@ -61,17 +61,12 @@ func (f *flights) join(key string, limit int, run func(*flight)) (fl *flight, sh
 	return fl, false, true
 }
 
-func newFlight() *flight {
-	return &flight{done: make(chan struct{}), suspected: make(chan struct{})}
-}
-
 // landed returns a flight that is over.
 func landed(out outcome) *flight {
-	f := newFlight()
-	f.out = out
+	f := &flight{done: make(chan struct{}), out: out}
 	close(f.done)
 	if out.suspect.why != "" {
-		f.suspect()
+		f.suspected = f.done
 	}
 	return f
 }

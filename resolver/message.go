@@ -101,13 +101,18 @@ func lastTarget(answer []record) dnsname.FQDN {
 	return ""
 }
 
+// end returns the name at the end of m's chain from asked.
+func (m message) end(asked dnsname.FQDN) dnsname.FQDN {
+	if t := lastTarget(m.answer); t != "" {
+		return t
+	}
+	return asked
+}
+
 // proofs returns the records of an authority section that belong to the end of
 // m's chain.
 func (m message) proofs(authority []record, asked dnsname.FQDN, do bool) []record {
-	end := asked
-	if t := lastTarget(m.answer); t != "" {
-		end = t
-	}
+	end := m.end(asked)
 	var kept []record
 	for _, r := range authority {
 		switch {

@@ -244,14 +244,24 @@ func appendName(dst, msg []byte, off int) (name []byte, next int, err error) {
 // that a CNAME just pointed to, becomes a pointer to it.
 type packer struct {
 	msg   []byte
-	names map[dnsname.FQDN]int
+	names []place
 }
+
+// place is where a name stands in a message.
+type place struct {
+	name dnsname.FQDN
+	at   int
+}
+
+// maxPlaces bounds the search for a name: no chain has more, and what else an
+// answer names is not worth more time.
+const maxPlaces = 32
 
 // newPacker starts a message with its header and question, which is in wire
 // form.
 func newPacker(dst, header, question []byte, name dnsname.FQDN) *packer {
-	p := &packer{msg: append(append(dst, header...), question...), names: map[dnsname.FQDN]int{}}
-	p.names[name] = len(dst) + wire.HeaderLen
+	p := &packer{msg: append(append(dst, header...), question...), names: make([]place, 0, 8)}
+	p.names = append(p.names, place{name, len(dst) + wire.HeaderLen})
 	return p
 }
 
@@ -259,7 +269,7 @@ func newPacker(dst, header, question []byte, name dnsname.FQDN) *packer {
 // base is where the message starts.
 func (p *packer) add(base, count int, records []record) {
 	for _, r := range records {
-		if at, ok := p.names[r.name]; ok {
+		if at, ok := p.find(r.name); ok {
 			p.msg = binary.BigEndian.AppendUint16(p.msg, 0xc000|uint16(at-base))
 		} else {
 			p.know(base, r.name)
@@ -279,9 +289,18 @@ func (p *packer) add(base, count int, records []record) {
 
 // know notes that name is about to be written.
 func (p *packer) know(base int, name dnsname.FQDN) {
-	if _, ok := p.names[name]; !ok && len(p.msg)-base < 0x4000 {
-		p.names[name] = len(p.msg)
+	if _, ok := p.find(name); !ok && len(p.msg)-base < 0x4000 && len(p.names) < maxPlaces {
+		p.names = append(p.names, place{name, len(p.msg)})
 	}
+}
+
+func (p *packer) find(name dnsname.FQDN) (at int, ok bool) {
+	for _, known := range p.names {
+		if known.name == name {
+			return known.at, true
+		}
+	}
+	return 0, false
 }
 
 // Where the header counts the records of each section.

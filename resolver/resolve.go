@@ -66,12 +66,10 @@ func (r *Resolver) lookup(ctx context.Context, t *task) {
 			return
 		}
 		next, open := m.open(t.q.Type)
-		if t.side == Domestic {
-			if at, cut := t.pol.crossing(m, t.name, t.q.Type); cut {
-				m = message{answer: m.answer[:at]}
-				next, open = lastTarget(m.answer), true
-				step.Cut = next.String()
-			}
+		if at, cut := t.cut(m); cut {
+			m = message{answer: m.answer[:at]}
+			next, open = lastTarget(m.answer), true
+			step.Cut = next.String()
 		}
 		ad = ad && m.ad && t.pol.Sides[t.side].Trusted
 		t.msg = message{rcode: m.rcode, ad: ad, answer: append(t.msg.answer, m.answer...), authority: m.authority}
@@ -87,6 +85,21 @@ func (r *Resolver) lookup(ctx context.Context, t *task) {
 		}
 		t.name = next
 	}
+}
+
+// cut reports whether the chain of m ends before its end for us, and behind how
+// many records: where it leads to what a rule answers locally, and, of the
+// domestic side, where it leaves that.
+func (t *task) cut(m message) (records int, cut bool) {
+	if t.side != "" {
+		records, cut = t.pol.barred(m, t.q.Type)
+	}
+	if t.side == Domestic {
+		if at, crosses := t.pol.crossing(m, t.name, t.q.Type); crosses && (!cut || at < records) {
+			return at, true
+		}
+	}
+	return records, cut
 }
 
 // follow counts the CNAMEs of m and reports when they lead nowhere.

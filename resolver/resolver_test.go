@@ -317,6 +317,7 @@ func FuzzReply(f *testing.F) {
 	add(dns.TypeA, "www.baidu.com. 60 IN A 39.156.1.1", "www.baidu.com. 60 IN A 93.184.1.1")
 	add(dns.TypeA, "www.baidu.com. 60 IN CNAME b.example.", "b.example. 60 IN A 10.0.0.1")
 	add(dns.TypeAAAA, "www.baidu.com. 60 IN AAAA 2606::1", "www.baidu.com. 60 IN AAAA ::ffff:1.2.3.4")
+	add(dns.TypeAAAA, "www.baidu.com. 60 IN AAAA 64:ff9b::5db8:d822", "www.baidu.com. 60 IN AAAA 2002:5db8:d822::1")
 	add(dns.TypeHTTPS, `www.baidu.com. 60 IN HTTPS 1 . alpn="h2" ipv4hint="39.156.1.1" ipv6hint="2606::1"`)
 	add(dns.TypeMX, "www.baidu.com. 60 IN MX 1 m.www.baidu.com.")
 	add(dns.TypeNS, "www.baidu.com. 60 IN NS a.")
@@ -341,7 +342,29 @@ func FuzzReply(f *testing.F) {
 			}
 			checkAnswer(t, d, answer, marker.Take())
 		}
+		checkPinned(t, reply, qtype)
 	})
+}
+
+// checkPinned resolves a name that is pinned to a tunnel where everything else
+// is direct: what is not marked must not be answered, unless it is special.
+func checkPinned(t *testing.T, reply []byte, qtype uint16) {
+	t.Helper()
+	server := serverOf("foreign", func(context.Context, upstream.Query) (upstream.Reply, error) {
+		return upstream.Reply{Msg: slices.Clone(reply)}, nil
+	})
+	p := autoPolicy(resolver.ForeignOnly, server, server)
+	p.Addresses = must(policy.NewAddresses([]policy.AddressSpec{{Rule: policy.AddressRule{Via: routing.Direct}, All: true}}))
+	p.Names = must(policy.NewNames([]policy.NameRule{{
+		Rule: policy.Rule{Side: resolver.Foreign, Via: "wg0"}, Entries: []policy.Entry{{Kind: policy.All}},
+	}}))
+	r, _ := withPolicy(p)
+	d := r.Resolve(t.Context(), resolver.Ask("www.baidu.com.", qtype, netip.Addr{}))
+	for _, a := range d.Addresses {
+		if kind, _ := geo.Special(a.Addr); d.OK() && kind == geo.NotSpecial && a.Dropped == "" && (!a.Marked || a.Path != "wg0") {
+			t.Fatalf("%s is answered and not tied to wg0: %+v", a.Addr, a)
+		}
+	}
 }
 
 func checkAnswer(t *testing.T, d *resolver.Decision, reply []byte, marks []routing.Mark) {

@@ -52,6 +52,10 @@ func specialAnswer(name, zone dnsname.FQDN, qtype uint16) message {
 		return loopback("127.0.0.1")
 	case zone == "localhost." && qtype == wire.TypeAAAA:
 		return loopback("::1")
+	case name == "ipv4only.arpa." && qtype == wire.TypeA:
+		return message{answer: []record{
+			{name, qtype, localTTL, []byte{192, 0, 0, 170}}, {name, qtype, localTTL, []byte{192, 0, 0, 171}},
+		}}
 	case qtype == wire.TypePTR && (name == "1.0.0.127.in-addr.arpa." || name == loopback6):
 		return message{answer: []record{{name, wire.TypePTR, localTTL, dnsname.FQDN("localhost.").AppendWire(nil)}}}
 	}
@@ -84,7 +88,8 @@ func specialZone(zone dnsname.FQDN) zoneKind {
 	switch zone {
 	case "localhost.", "invalid.", "onion.": // RFC 6761, 7686
 		return fixed
-	case "local.", "home.arpa.", "internal.", "alt.", // RFC 6762, 8375; ICANN SAC113; RFC 9476
+	case "ipv4only.arpa.", // RFC 8880 section 7.1: there is no NAT64 here
+		"local.", "home.arpa.", "internal.", "alt.", // RFC 6762, 8375; ICANN SAC113; RFC 9476
 		"resolver.arpa.", "service.arpa.", "eap.arpa.", // RFC 9462, 9665, 9965
 		// RFC 6303 section 4, with RFC 7793's 100.64.0.0/10
 		"10.in-addr.arpa.", "168.192.in-addr.arpa.", "0.in-addr.arpa.", "127.in-addr.arpa.", "254.169.in-addr.arpa.",

@@ -138,23 +138,7 @@ func (r *Resolver) launch(ctx context.Context, t *task, a *asking, l lookup) {
 // take waits for the outcome of a, at most until ctx ends or for patience, and
 // writes it into the story. 0 is patience without an end.
 func (t *task) take(ctx context.Context, a *asking, patience time.Duration) outcome {
-	if patience > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, patience)
-		defer cancel()
-	}
-	var out outcome
-	select {
-	case <-a.done:
-		out = a.out
-	default:
-		select {
-		case <-a.done:
-			out = a.out
-		case <-ctx.Done():
-			out = outcome{err: errWaited}
-		}
-	}
+	out := a.wait(ctx, patience)
 	v := a.visit
 	v.Suspect, v.Took = out.suspect.why, out.took
 	if out.err != nil {
@@ -167,6 +151,26 @@ func (t *task) take(ctx context.Context, a *asking, patience time.Duration) outc
 	}
 	t.step().Lookup = append(t.step().Lookup, v)
 	return out
+}
+
+// wait prefers an outcome that is there to the end of ctx.
+func (f *flight) wait(ctx context.Context, patience time.Duration) outcome {
+	select {
+	case <-f.done:
+		return f.out
+	default:
+	}
+	if patience > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, patience)
+		defer cancel()
+	}
+	select {
+	case <-f.done:
+		return f.out
+	case <-ctx.Done():
+		return outcome{err: errWaited}
+	}
 }
 
 // leave writes into the story that nobody waited for a.

@@ -196,8 +196,10 @@ func (in Input) forwarding(f Facts) []Sysctl {
 	s = append(s, Sysctl{Key: KeyForward6, Value: "1"})
 	for _, l := range f.Links {
 		// 1 means: not while forwarding. The default route that a router
-		// advertised would be lost at once.
-		if l.AcceptRA == 1 && !l.Loopback && !l.NoIPv6 && !in.owns(l) {
+		// advertised would be lost at once. Our own clients are no routers: what
+		// they advertise is not taken.
+		client := slices.Contains(in.LAN, l.Name) || l.Kind == "bridge" && !slices.Contains(f.Uplinks(), l.Name)
+		if l.AcceptRA == 1 && !client && !l.Loopback && !l.NoIPv6 && !in.owns(l) {
 			s = append(s, Sysctl{Key: "net/ipv6/conf/" + l.Name + "/accept_ra", Value: strconv.Itoa(2)})
 		}
 	}

@@ -276,3 +276,36 @@ func resident(t testing.TB, pid int) float64 {
 	t.Fatalf("no VmRSS of %d", pid)
 	return 0
 }
+
+// Databases of both schemas load; of broken ones check says so in one
+// sentence.
+func TestRealDatabases(t *testing.T) {
+	for file, want := range map[string]string{
+		"own/cn-GeoLite2-Country-schema.mmdb":             "",
+		"own/cn-flat-country_code-schema.mmdb":            "",
+		"mmdb/GeoLite2-Country-Test.mmdb":                 "",
+		"mmdb/GeoIP2-Country-Test.mmdb":                   "",
+		"mmdb/GeoIP2-City-Test-Invalid-Node-Count.mmdb":   "reading MaxMind database",
+		"mmdb/MaxMind-DB-test-broken-pointers-24.mmdb":    "reading MaxMind database",
+		"mmdb/MaxMind-DB-test-broken-search-tree-24.mmdb": "reading MaxMind database",
+		"mmdb/GeoLite2-ASN-Test.mmdb":                     "reading MaxMind database",
+		"domains/dlc.dat":                                 "[geo] sources takes prefixes or a MaxMind database",
+		"domains/v2fly-cn.txt":                            "[geo] sources takes prefixes or a MaxMind database",
+	} {
+		path, err := filepath.Abs(sharedData(t, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		config := filepath.Join(t.TempDir(), "smartdns.toml")
+		if err := os.WriteFile(config, []byte("[geo]\nsources = [\"list:db\", \"embedded\"]\n[list.db]\nfile = \""+path+"\"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		_, out, _ := command(t, "check", "--json", config)
+		var c api.Checked
+		decode(t, out, &c)
+		t.Logf("%s: %v", file, c.Errors)
+		if want == "" && len(c.Errors) != 0 || want != "" && (len(c.Errors) != 1 || !strings.Contains(c.Errors[0], want) || !strings.Contains(c.Errors[0], "[list.db] "+path+": ")) {
+			t.Errorf("%s: %q, want %q", file, c.Errors, want)
+		}
+	}
+}

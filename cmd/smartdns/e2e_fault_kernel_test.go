@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
 
 	"smartdns/lab"
 	"smartdns/web/api"
@@ -36,7 +37,8 @@ func TestRulesetFlushedUnderTraffic(t *testing.T) {
 		if err := w.Gateway.FlushRuleset(); err != nil {
 			t.Fatal(err)
 		}
-		took := w.waitFor("the table is back", time.Second, w.tableThere)
+		// 100 ms on an idle machine.
+		took := w.waitFor("the table is back", 2*time.Second, w.tableThere)
 		worst = max(worst, took)
 		back := time.Now()
 		w.waitFor("traffic for a while", time.Second, func() error { return atLeast(back, 100*time.Millisecond) })
@@ -125,12 +127,19 @@ func TestOwnedTableIsOutOfReach(t *testing.T) {
 		"nft flush table " + ourTable,
 		"nft flush chain " + ourTable + " output",
 		"nft flush set " + ourTable + " wg0_4",
-		"nft add element " + ourTable + " direct_4 { 93.184.216.34 }",
 	} {
 		words := strings.Fields(command)
 		if _, err := w.run(words[0], words[1:]...); err == nil || !strings.Contains(err.Error(), "Operation not permitted") {
 			t.Errorf("%s: %v, want that it is not permitted", command, err)
 		}
+	}
+	c, table, err := w.nftables()
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct := &nftables.Set{Table: table, Name: "direct_4", KeyType: nftables.TypeIPAddr, HasTimeout: true}
+	if err := errors.Join(c.SetAddElements(direct, []nftables.SetElement{{Key: lab.AbroadWebV4.AsSlice()}}), c.Flush()); !errors.Is(err, unix.EPERM) {
+		t.Errorf("adding an element: %v, want that it is not permitted", err)
 	}
 	tr.works("afterwards", 6*time.Second)
 	tr.unharmed(begun, "while others tried", allProbes)
@@ -232,7 +241,8 @@ func TestNoFightOverTheTable(t *testing.T) {
 	}
 	const fight = 3 * time.Second
 	deleted := 0
-	for begun := time.Now(); time.Since(begun) < fight; {
+	begun := time.Now()
+	for time.Since(begun) < fight || deleted < 8 && time.Since(begun) < 4*fight {
 		if w.tableThere() != nil {
 			continue
 		}
@@ -244,10 +254,11 @@ func TestNoFightOverTheTable(t *testing.T) {
 	}
 	// At once a few times, then four times a second, and when something else
 	// happens.
-	if most := 6 + int(fight/(250*time.Millisecond)); deleted < 3 || deleted > most {
-		t.Errorf("the table was put back %d times in %s, want 3 to %d times", deleted, fight, most)
+	fought := time.Since(begun).Round(time.Millisecond)
+	if most := 6 + int(fought/(250*time.Millisecond)); deleted < 8 || deleted > most {
+		t.Errorf("the table was put back %d times in %s, want 8 to %d times", deleted, fought, most)
 	}
-	t.Logf("the table was put back %d times in %s", deleted, fight)
+	t.Logf("the table was put back %d times in %s", deleted, fought)
 	s := w.status()
 	if s.Fine || !hasCondition(s.Conditions, "keeps") {
 		t.Errorf("status says %q with %v, want that somebody keeps changing our table", s.Summary, s.Conditions)

@@ -1,12 +1,17 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"smartdns/lab"
 )
@@ -348,11 +353,46 @@ func TestFlushedWhileDead(t *testing.T) {
 	if own() == 0 {
 		t.Error("nothing of the gateway itself left: was there any traffic?")
 	}
+	unlocked := w.deletedRules()
 	w.start()
 	w.waitUp()
+	if n := unlocked(); n != 0 {
+		t.Errorf("the start took away %d rules that locked", n)
+	}
 	tr.works("after the start", 6*time.Second)
 	tr.stop()
 	w.noLeaks()
+}
+
+// deletedRules counts the rules that are deleted from now on.
+func (w *world) deletedRules() (count func() int) {
+	w.t.Helper()
+	s, err := nl.SubscribeAt(w.Gateway.Handle(), netns.None(), unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(s.Close)
+	return func() (n int) {
+		w.t.Helper()
+		// What has happened is in the queue.
+		if err := s.SetReceiveTimeout(&unix.Timeval{Usec: 1}); err != nil {
+			w.t.Fatal(err)
+		}
+		for {
+			events, _, err := s.Receive()
+			if errors.Is(err, unix.EAGAIN) {
+				return n
+			}
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			for _, e := range events {
+				if e.Header.Type == unix.RTM_DELRULE {
+					n++
+				}
+			}
+		}
+	}
 }
 
 // atLeast is an error until d has passed since begun.

@@ -47,8 +47,9 @@ type failed struct {
 
 const (
 	probeEvery = 25 * time.Millisecond
-	newLimit   = 500 * time.Millisecond // of a new connection
-	longLimit  = 4 * time.Second        // of a line in a session: TCP sends it again and again
+	homeLimit  = 3 * time.Second         // of a new connection that has to work
+	newLimit   = 1500 * time.Millisecond // of one that may not: until it is tried again
+	longLimit  = 4 * time.Second         // of a line in a session: TCP sends it again and again
 )
 
 // errWrongWay is a probe's that reached its server by another path than the
@@ -94,8 +95,11 @@ func (tr *traffic) add(from *lab.Namespace, to netip.Addr) {
 		}
 		return nil
 	}
-	name := fmt.Sprintf("%s to %s", from.Name, to)
-	tr.probes = append(tr.probes, &probe{name: name + ", new", abroad: abroad, limit: newLimit, once: func(ctx context.Context) error {
+	name, limit := fmt.Sprintf("%s to %s", from.Name, to), homeLimit
+	if abroad {
+		limit = newLimit
+	}
+	tr.probes = append(tr.probes, &probe{name: name + ", new", abroad: abroad, limit: limit, once: func(ctx context.Context) error {
 		s, err := from.Visit(ctx, port443(to))
 		if err != nil {
 			return err
@@ -223,9 +227,8 @@ func (tr *traffic) unharmed(since time.Time, what string, which func(*probe) boo
 }
 
 // Which probes.
-func atHome(p *probe) bool   { return !p.abroad }
-func allProbes(*probe) bool  { return true }
-func sessions(p *probe) bool { return p.long }
+func atHome(p *probe) bool  { return !p.abroad }
+func allProbes(*probe) bool { return true }
 
 // fault is something that others do to us.
 type fault struct {

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -101,6 +104,15 @@ func TestConnectionsFailFastWhileTheTunnelIsDown(t *testing.T) {
 		w.Client.Datagram(w.context(200*time.Millisecond), port443(lab.AbroadWebV4)) // something to be answered
 		if s := w.status().Tunnels[0].State; s != "down" {
 			return fmt.Errorf("it is %s", s)
+		}
+		return nil
+	})
+	w.waitFor("our table says so too", 2*time.Second, func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		_, err := w.Client.Visit(ctx, port443(lab.AbroadWebV4))
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			return fmt.Errorf("a connection fails with %w", err)
 		}
 		return nil
 	})

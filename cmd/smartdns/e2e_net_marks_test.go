@@ -47,8 +47,12 @@ func TestCoalescedAnswersAreAllMarked(t *testing.T) {
 		if n.Tunnel != clients {
 			t.Fatalf("%s: %d through the tunnel, %d direct, %d failed of %d\n%s", name, n.Tunnel, n.Direct, n.Failed, clients, strings.Join(n.Failures, "\n"))
 		}
-		if asked := w.DNS.Asked(name); len(asked) != 1 {
-			t.Errorf("%s was asked %d times: %v", name, len(asked), asked)
+		servers := map[netip.Addr]bool{} // a second one is asked when the first is slow
+		for _, asked := range w.DNS.Asked(name) {
+			if servers[asked.Server] {
+				t.Errorf("%s was asked again: %v", name, w.DNS.Asked(name))
+			}
+			servers[asked.Server] = true
 		}
 	}
 	if w.counter("shared with an equal question") == 0 {

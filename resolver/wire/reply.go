@@ -119,12 +119,15 @@ func PatchReply(msg []byte, q Query) {
 	copy(msg[HeaderLen:], q.Question)
 }
 
-// Truncate appends to dst the reply msg as it fits into size octets: msg
-// itself, or else its header with TC, its question and its OPT (RFC 2181
+// Truncate appends to dst the reply msg as it fits into size octets (where dst
+// is nil and all of it fits, msg is returned, not a copy): msg itself, or else its header with TC, its question and its OPT (RFC 2181
 // section 9: a client must ask again anyway). The OPT loses its options where
 // they do not fit.
 func Truncate(dst, msg []byte, size int) []byte {
 	if len(msg) <= size || len(msg) < HeaderLen {
+		if dst == nil {
+			return msg
+		}
 		return append(dst, msg...)
 	}
 	at := len(dst)
