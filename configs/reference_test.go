@@ -109,7 +109,7 @@ func TestUnitConfinesTheProcess(t *testing.T) {
 		"Type=notify",
 		"ExecStart=/usr/sbin/smartdns run",
 		"ExecReload=/usr/sbin/smartdns reload",
-		"CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE",
+		"CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_CHOWN",
 		"NoNewPrivileges=yes",
 		"ProtectSystem=strict",
 		"DevicePolicy=closed",

@@ -16,8 +16,8 @@ const (
 	// at least: clients use addresses after they expired.
 	afterTTL = 10 * time.Minute
 	maxLife  = maxTTL*time.Second + afterTTL
-	// markTime is what the kernel gets to acknowledge the marks of an answer,
-	// however long that took.
+	// markTime is what the kernel gets at least to acknowledge the marks of an
+	// answer, however long that took.
 	markTime = time.Second
 )
 
@@ -35,9 +35,12 @@ func (r *Resolver) mark(ctx context.Context, t *task) {
 	if len(marks) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), markTime)
-	defer cancel()
 	begun := time.Now()
+	if end, ok := ctx.Deadline(); ok && end.Sub(begun) < markTime {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), markTime)
+		defer cancel()
+	}
 	until, err := r.paths.Marker.Mark(ctx, marks)
 	t.Marked.Took = time.Since(begun)
 	for _, m := range marks {

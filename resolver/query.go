@@ -52,6 +52,6 @@ func Ask(name dnsname.FQDN, qtype uint16, client netip.Addr) *Query {
 
 // question returns a question of class IN in wire form.
 func question(name dnsname.FQDN, qtype uint16) []byte {
-	q := binary.BigEndian.AppendUint16(name.AppendWire(nil), qtype)
+	q := binary.BigEndian.AppendUint16(name.AppendWire(make([]byte, 0, len(name)+5)), qtype)
 	return binary.BigEndian.AppendUint16(q, wire.ClassIN)
 }

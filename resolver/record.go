@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"github.com/miekg/dns"
@@ -88,7 +89,8 @@ func newReader(msg []byte) (*reader, error) {
 }
 
 func (r *reader) name() (dnsname.FQDN, error) {
-	raw, next, err := appendName(nil, r.msg, r.off)
+	var room [255]byte
+	raw, next, err := appendName(room[:0], r.msg, r.off)
 	if err != nil {
 		return "", err
 	}
@@ -260,6 +262,7 @@ const maxPlaces = 32
 // newPacker starts a message with its header and question, which is in wire
 // form.
 func newPacker(dst, header, question []byte, name dnsname.FQDN) *packer {
+	dst = slices.Grow(dst, len(header)+len(question)+256)
 	p := &packer{msg: append(append(dst, header...), question...), names: make([]place, 0, 8)}
 	p.names = append(p.names, place{name, len(dst) + wire.HeaderLen})
 	return p

@@ -89,7 +89,7 @@ func (r *Resolver) judge(ctx context.Context, t *task) *asking {
 // launch answers a from the cache, or joins or begins the exchange.
 func (r *Resolver) launch(ctx context.Context, t *task, a *asking, l lookup) {
 	l.question = question(l.name, l.qtype)
-	key := cache.AppendKey(nil, l.id, l.question, l.do, l.cd)
+	key := cache.AppendKey(make([]byte, 0, len(l.id)+len(l.question)+2), l.id, l.question, l.do, l.cd)
 	if e, ok := r.cache.Get(key); ok && !l.anew {
 		a.flight = landed(l.stored(e))
 		a.visit.Cached = a.out.kind
