@@ -106,6 +106,11 @@ func (o *outlet) set(way outletWay) {
 	o.conns = map[*outletConn]bool{}
 	o.mu.Unlock()
 	for c := range old {
+		// A reset, once and now: a FIN would be sent again by the old way until
+		// somebody answers it.
+		if t, ok := c.Conn.(*net.TCPConn); ok {
+			_ = t.SetLinger(0)
+		}
 		c.Close()
 	}
 }
