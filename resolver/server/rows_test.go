@@ -64,14 +64,19 @@ func newStack(t *testing.T, answer func(q *dns.Msg) *dns.Msg) *stack {
 		}
 		w.WriteMsg(m)
 	})
-	const back = "127.0.0.1:5311"
-	for _, network := range []string{"udp", "tcp"} {
-		up := make(chan struct{})
-		d := &dns.Server{Addr: back, Net: network, Handler: mux, NotifyStartedFunc: func() { close(up) }}
-		go d.ListenAndServe()
-		<-up
-		t.Cleanup(func() { d.Shutdown() })
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
+	back := l.Addr().String()
+	pc, err := net.ListenPacket("udp", back)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []*dns.Server{{Listener: l, Handler: mux}, {PacketConn: pc, Handler: mux}} {
+		go d.ActivateAndServe() // the sockets are open: what is asked waits for it
+	}
+	t.Cleanup(func() { l.Close(); pc.Close() })
 	var dialer net.Dialer
 	ex, err := upstream.New(upstream.Config{Scheme: "udp", Addr: netip.MustParseAddrPort(back), Dial: dialer.DialContext, Spoofable: true})
 	if err != nil {
