@@ -76,7 +76,7 @@ func (t *table) add(name dnsname.FQDN, source, line int) error {
 		return errors.New("empty name")
 	case source > math.MaxUint16:
 		return errors.New("more than 65,536 rules and lists")
-	case len(t.arena) > math.MaxUint32-math.MaxUint16:
+	case uint64(len(t.arena)) > math.MaxUint32-math.MaxUint16:
 		return errors.New("more than 4 GiB of names")
 	}
 	if t.count >= len(t.slots)/4*3 {
