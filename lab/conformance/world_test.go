@@ -1,0 +1,94 @@
+package conformance_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"smartdns/daemon"
+	"smartdns/lab/netnstest"
+)
+
+func TestMain(m *testing.M) { netnstest.Main(m) }
+
+// Where things listen in the namespace of the tests.
+const (
+	ours      = "127.0.0.1:5300"
+	authority = "127.0.0.1:5301"
+)
+
+// forward is a config that asks one server about everything.
+const forward = `
+[listen]
+dns = ["` + ours + `"]
+
+[side.domestic]
+servers = ["` + authority + `"]
+
+[side.foreign]
+servers = ["` + authority + `"]
+
+[decide]
+names = [{ match = "*", ask = "foreign" }]
+`
+
+// run starts the daemon with config and returns when it answers. It stops with
+// the test.
+func run(t *testing.T, config string) {
+	t.Helper()
+	netnstest.Require(t)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "smartdns.toml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ready.Close()
+	t.Setenv("NOTIFY_SOCKET", filepath.Join(dir, "notify"))
+
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- daemon.Run(ctx, daemon.Options{
+			Config: file, Version: "conformance", Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+			Dirs: daemon.Dirs{Run: filepath.Join(dir, "run"), State: filepath.Join(dir, "state")},
+		})
+	}()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("the daemon ended with %v", err)
+		}
+	})
+	if err := awaitReady(ready, ended); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func awaitReady(ready *net.UnixConn, ended chan error) error {
+	ready.SetReadDeadline(time.Now().Add(30 * time.Second))
+	b := make([]byte, 4096)
+	for {
+		n, err := ready.Read(b)
+		if err != nil {
+			select {
+			case err = <-ended:
+				ended <- nil
+			default:
+			}
+			return fmt.Errorf("waiting for the daemon: %w", err)
+		}
+		if strings.Contains(string(b[:n]), "READY=1") {
+			return nil
+		}
+	}
+}
