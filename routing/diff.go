@@ -45,7 +45,9 @@ func Diff(want, have State) []Step {
 	return append(up, down...)
 }
 
-func (r Rule) locks() bool { return r.Unreachable }
+// locks reports whether other rules rely on r: it is the first to come and the
+// last to go.
+func (r Rule) locks() bool { return r.Unreachable || r.Nop }
 
 func (r Route) locks() bool { return r.Type == Unreachable && r.Protocol == Protocol }
 

@@ -80,6 +80,9 @@ func Plan(in Input, f Facts) State {
 			t.plan(&s, l, f.IPv6)
 		}
 	}
+	if len(in.LAN) > 0 && len(in.Tunnels) > 0 {
+		s.Routes = append(s.Routes, in.lockTable(f)...)
+	}
 	if in.Marking {
 		for _, fam := range fams {
 			s.Rules = append(s.Rules, in.unmarkedRules(fam, f)...)
@@ -122,8 +125,7 @@ func (in Input) markRules(t Tunnel, fam Family) []Rule {
 
 // plan adds to s what t's link l should have.
 func (t Tunnel) plan(s *State, l Iface, v6 bool) {
-	const minV6 = 1280 // below this MTU the kernel takes IPv6 off an interface
-	v6 = v6 && !l.NoIPv6 && t.MTU >= minV6
+	v6 = v6 && t.speaksV6(l)
 	dev := string(t.Path)
 	s.Links = append(s.Links, Link{Index: t.Index, Name: dev, MTU: t.MTU, Up: true})
 	// Strict reverse path filtering would drop what comes out of the tunnel.
@@ -153,23 +155,59 @@ func (t Tunnel) plan(s *State, l Iface, v6 bool) {
 	}
 }
 
+// speaksV6 reports whether t's link l can have IPv6.
+func (t Tunnel) speaksV6(l Iface) bool {
+	const least = 1280 // below this MTU the kernel takes IPv6 off an interface
+	return !l.NoIPv6 && t.MTU >= least
+}
+
+// fallback is the tunnel of the default path, else the first.
+func (in Input) fallback() Tunnel {
+	for _, t := range in.Tunnels {
+		if t.Path == in.Default {
+			return t
+		}
+	}
+	return in.Tunnels[0]
+}
+
+// lockTable is what LAN packets without a mark find: the fallback tunnel,
+// whatever it takes, or nothing. It is not the tunnel's own table, which may
+// have no default of a family: loose reverse path filters take the answers to
+// LAN clients only where this look-up finds some way.
+func (in Input) lockTable(f Facts) []Route {
+	var routes []Route
+	t := in.fallback()
+	l, linked := f.Link(t.Index)
+	linked = linked && t.Index != 0
+	for _, fam := range in.families(f) {
+		r := Route{Table: TableLock, Dst: fam.All(), Dev: string(t.Path), Protocol: Protocol}
+		if fam == V6 {
+			r.Metric = metricV6
+		}
+		if linked && (fam == V4 || t.speaksV6(l)) {
+			routes = append(routes, r)
+		}
+		routes = append(routes, Route{Table: TableLock, Dst: fam.All(), Type: Unreachable, Metric: MetricLock, Protocol: Protocol})
+	}
+	return routes
+}
+
 // unmarkedRules are those for packets without a tunnel's mark.
 func (in Input) unmarkedRules(fam Family, f Facts) []Rule {
 	if len(in.Tunnels) == 0 {
 		return nil
 	}
 	var rules []Rule
-	fallback := in.Tunnels[0]
-	for _, t := range in.Tunnels {
-		if t.Path == in.Default {
-			fallback = t
-		}
-	}
+	fallback := in.fallback()
 	direct := in.Field.Value(MarkDirect)
 	for _, lan := range in.LAN {
+		// Direct packets meet the rules of others behind our band, as those of
+		// this host do, and at last main.
 		rules = append(rules,
-			Rule{Family: fam, Pref: PrefLAN, Mark: direct, Mask: uint32(in.Field), IIF: lan, Table: TableMain},
-			Rule{Family: fam, Pref: PrefLAN + 1, IIF: lan, Table: fallback.table()})
+			Rule{Family: fam, Pref: PrefLAN, Mark: direct, Mask: uint32(in.Field), IIF: lan, Goto: PrefBand},
+			Rule{Family: fam, Pref: PrefLAN + 1, IIF: lan, Table: TableLock},
+			Rule{Family: fam, Pref: PrefBand, Nop: true})
 	}
 	// Where main has no default, connect fails before our chain could mark the
 	// packet. Never without the "not": WireGuard's own packets carry the direct

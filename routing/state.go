@@ -14,11 +14,12 @@ import (
 const (
 	Protocol = 153 // of every rule and route we install; 0..152 are taken by others
 
-	FirstTable = 52001 // table of tunnel 0
-	PrefTunnel = 5101  // tunnel n: look-up at PrefTunnel+2n, unreachable one above
-	PrefLAN    = 5190  // per LAN interface: direct to main; unmarked to the tunnel one above
-	PrefBand   = 5199  // the last priority of our band
-	PrefNoMain = 32768 // after main and default: what neither of them could route
+	FirstTable = 52001                   // table of tunnel 0
+	TableLock  = FirstTable + MaxTunnels // what LAN packets without a mark find
+	PrefTunnel = 5101                    // tunnel n: look-up at PrefTunnel+2n, unreachable one above
+	PrefLAN    = 5190                    // per LAN interface: direct goes on behind our band; unmarked to TableLock one above
+	PrefBand   = 5199                    // the last priority of our band: where direct goes on
+	PrefNoMain = 32768                   // after main and default: what neither of them could route
 
 	TableDefault = 253
 	TableMain    = 254
@@ -74,8 +75,10 @@ type Rule struct {
 	Not         bool   // matches what the mark does not match
 	Mark, Mask  uint32 // Mask 0: any mark
 	IIF         string // "": any interface
-	Table       uint32 // 0 with Unreachable
+	Table       uint32 // 0 with the following
 	Unreachable bool
+	Goto        uint32 // priority of the rule to go on with; 0: none
+	Nop         bool   // does nothing: somewhere to go to
 }
 
 func (r Rule) String() string {
@@ -93,6 +96,10 @@ func (r Rule) String() string {
 	switch {
 	case r.Unreachable:
 		b.WriteString(" unreachable")
+	case r.Nop:
+		b.WriteString(" nop")
+	case r.Goto != 0:
+		fmt.Fprintf(&b, " goto %d", r.Goto)
 	case r.Table != 0:
 		b.WriteString(" lookup " + tableName(r.Table))
 	}

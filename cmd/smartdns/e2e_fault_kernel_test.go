@@ -324,6 +324,7 @@ func TestDeletedRulesAndRoutesAreBack(t *testing.T) {
 		{what: "the rules of the mark", do: commands("ip rule del pref 5101", "ip -6 rule del pref 5101")},
 		{what: "the locks of the mark", do: commands("ip rule del pref 5102", "ip -6 rule del pref 5102")},
 		{what: "the rules for what goes direct", do: commands("ip rule del pref 5190", "ip -6 rule del pref 5190"), spared: fromGateway},
+		{what: "where direct goes on", do: commands("ip rule del pref 5199", "ip -6 rule del pref 5199"), spared: fromGateway},
 		{what: "the locks of the LAN", do: commands("ip rule del pref 5191", "ip -6 rule del pref 5191"), spared: allProbes},
 		{what: "all routes", do: commands("ip route flush table 52001", "ip -6 route flush table 52001")},
 		{what: "the routes into the tunnel", do: commands("ip route del default dev wg0 table 52001", "ip -6 route del default dev wg0 table 52001")},

@@ -32,8 +32,9 @@ func TestUpIsAsPlannedAndDownLeavesNothing(t *testing.T) {
 		w.same("ip rule", `0:	from all lookup local
 5101:	from all fwmark 0x2000000/0x3f000000 lookup 52001 proto 153
 5102:	from all fwmark 0x2000000/0x3f000000 unreachable proto 153
-5190:	from all fwmark 0x1000000/0x3f000000 iif br-lan lookup main proto 153
-5191:	from all iif br-lan lookup 52001 proto 153
+5190:	from all fwmark 0x1000000/0x3f000000 iif br-lan goto 5199 proto 153
+5191:	from all iif br-lan lookup 52017 proto 153
+5199:	from all nop proto 153
 32766:	from all lookup main
 32767:	from all lookup default
 `, w.ip("rule"))
@@ -101,6 +102,8 @@ func TestEveryFaultIsRepairedByItsEvent(t *testing.T) {
 		{"wg-quick's down deletes by table", "ip rule del table 52001"},
 		{"the table is flushed", "ip route flush table 52001"},
 		{"the v6 table is flushed", "ip -6 route flush table 52001"},
+		{"where direct goes on is deleted", "ip rule del pref 5199"},
+		{"the lock of the LAN is flushed", "ip route flush table 52017"},
 		{"the lock's route is deleted", "ip route del unreachable default metric 4278198272 table 52001"},
 		{"the link goes down", "ip link set wg0 down"},
 		{"the link goes down and up", "ip link set wg0 down; ip link set wg0 up"},

@@ -196,8 +196,8 @@ func (o *observation) table(fam, table int) ([]netlink.Route, error) {
 // ourTables fills in the routes of our tables, whoever put them there.
 func (o *observation) ourTables() error {
 	for _, f := range o.families() {
-		for n := range routing.MaxTunnels {
-			routes, err := o.table(f, routing.FirstTable+n)
+		for table := routing.FirstTable; table <= routing.TableLock; table++ {
+			routes, err := o.table(f, table)
 			if err != nil {
 				return err
 			}

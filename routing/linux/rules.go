@@ -22,8 +22,10 @@ func (o *observation) rules() error {
 		for _, r := range rules {
 			t := rule(r)
 			if r.Protocol == routing.Protocol && inBand(t.Pref) {
-				// The library does not say what a rule without a table does.
-				t.Unreachable = t.Table == 0
+				// The library does not say what a rule without a table does. Of
+				// ours, the last one of the band is there to be gone to.
+				t.Nop = t.Table == 0 && t.Goto == 0 && t.Pref == routing.PrefBand
+				t.Unreachable = t.Table == 0 && t.Goto == 0 && !t.Nop
 				o.state.Rules = append(o.state.Rules, t)
 				continue
 			}
@@ -74,6 +76,9 @@ func rule(r netlink.Rule) routing.Rule {
 	} else if r.Mark != 0 {
 		t.Mask = 1<<32 - 1
 	}
+	if r.Goto > 0 {
+		t.Goto = uint32(r.Goto)
+	}
 	return t
 }
 
@@ -103,9 +108,7 @@ func also(r netlink.Rule) (string, bool) {
 	}
 	add(r.SuppressPrefixlen >= 0, "suppress_prefixlength %d", r.SuppressPrefixlen)
 	add(r.SuppressIfgroup >= 0, "suppress_ifgroup %d", r.SuppressIfgroup)
-	narrow := len(s) > 0
-	add(r.Goto >= 0, "goto %d", r.Goto)
-	return strings.Join(s, " "), narrow
+	return strings.Join(s, " "), len(s) > 0
 }
 
 // netlinkRule is r as the library takes it. It starts from NewRule: a zero Rule
@@ -125,8 +128,14 @@ func netlinkRule(r routing.Rule) *netlink.Rule {
 		mask := r.Mask // without one the library writes a full mask
 		n.Mark, n.Mask = r.Mark, &mask
 	}
-	if r.Unreachable {
+	const actNop = 3 // FR_ACT_NOP of linux/fib_rules.h
+	switch {
+	case r.Unreachable:
 		n.Type = unix.RTN_UNREACHABLE
+	case r.Nop:
+		n.Type = actNop
+	case r.Goto != 0:
+		n.Goto = int(r.Goto)
 	}
 	return n
 }
