@@ -33,6 +33,9 @@ func Check(o Options) (Report, error) {
 	for _, w := range c.Warnings() {
 		r.Warnings = append(r.Warnings, w.String())
 	}
+	if w, ok := judgeWarning(c); ok {
+		r.Warnings = append(r.Warnings, w.String())
+	}
 	p, err := Compile(c)
 	if err != nil {
 		return r, err

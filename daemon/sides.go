@@ -99,6 +99,20 @@ func honoursSubnet(a netip.Addr) bool {
 	}, a)
 }
 
+// judgeWarning says that nobody can say of a name where it is for a client at
+// home: then a name at home with servers abroad too counts as abroad.
+func judgeWarning(c *configs.Config) (configs.Warning, bool) {
+	i := slices.IndexFunc(c.Sides, func(s configs.Side) bool { return s.Name == configs.SideForeign })
+	side := c.Sides[i]
+	if c.Decide.Auto != configs.ForeignFirst || slices.ContainsFunc(side.Servers, func(s configs.Server) bool { return honoursSubnet(s.Addr.Addr()) }) {
+		return configs.Warning{}, false
+	}
+	return configs.Warning{
+		Pos: side.Pos, Key: "[side.foreign] servers",
+		Text: `no server is known to answer by the client's subnet, so auto = "foreign-first" takes a name for one at home only by what a client abroad is told: add tls://8.8.8.8 (1.1.1.1 does not answer by subnet)`,
+	}, true
+}
+
 // homeSubnet is the client subnet by which a name's region is judged: a public
 // prefix of the home region that is no user's.
 func homeSubnet(home string, t *geo.Table) netip.Prefix {

@@ -34,7 +34,7 @@ func (e *engine) query(ctx context.Context, name, qtype, from string) (api.Decis
 	if err != nil {
 		return api.Decision{}, err
 	}
-	d := story(e.resolver.Resolve(ctx, q), q)
+	d := story(e.resolver.Resolve(ctx, q), q, e.shown.Load().detours())
 	for i := range d.Answers {
 		e.askKernel(ctx, &d.Answers[i], false)
 	}
@@ -67,7 +67,7 @@ func (e *engine) route(ctx context.Context, to string) (api.Route, error) {
 		if err != nil {
 			return out, api.BadRequest(fmt.Sprintf("%q is neither an address nor a name: %s", to, err))
 		}
-		d := story(e.resolver.Resolve(ctx, q), q)
+		d := story(e.resolver.Resolve(ctx, q), q, e.shown.Load().detours())
 		for i := range d.Answers {
 			e.askKernel(ctx, &d.Answers[i], true)
 		}

@@ -216,6 +216,7 @@ func (e *engine) counters() []api.Counter {
 	}{
 		{"queries", "queries", c.Queries}, {"queries", "answered from the cache", c.Hits}, {"queries", "answered locally", c.Local},
 		{"queries", "failed", c.Failed}, {"queries", "over a limit", c.Overloaded}, {"queries", "shared with an equal question", c.Shared},
+		{"queries", "without a packet left for another try", c.Capped},
 		{"auto", "names judged by auto", c.Auto.Judged}, {"auto", "judgements contradicted", c.Auto.Contradicted},
 		{"auto", "domestic answers while foreign was unreachable", c.Auto.Fallback}, {"auto", "of those refused, not all home", c.Auto.Refused},
 		{"poison", "suspicious answers", c.Poison.Suspicious}, {"poison", "replaced by the foreign side's", c.Poison.Replaced},

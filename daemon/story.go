@@ -4,18 +4,21 @@ import (
 	"fmt"
 	"strings"
 
+	"smartdns/configs"
 	"smartdns/resolver"
+	"smartdns/routing"
 	"smartdns/web/api"
 )
 
-// story turns the Decision on q into what the API shows.
-func story(d *resolver.Decision, q *resolver.Query) api.Decision {
+// story turns the Decision on q into what the API shows. Encrypted
+// servers of the detoured paths are asked directly for the time being.
+func story(d *resolver.Decision, q *resolver.Query, detoured map[routing.Path]bool) api.Decision {
 	out := api.Decision{
 		Schema: api.Schema, Name: d.Asked.Name, Type: d.Asked.Type, Client: d.Asked.Client,
 		RCode: d.RCode, Took: api.Since(d.Took), Notes: d.Notes, Records: records(d.Reply(nil, whole(q))),
 	}
 	for _, e := range d.EDE {
-		out.EDE = append(out.EDE, api.EDE{Code: e.Code, Text: oneLine(e.Text)})
+		out.EDE = append(out.EDE, api.EDE{Code: e.Code, Text: e.Text})
 	}
 	for i, s := range d.Steps {
 		if i == 0 || s.Cached == "" {
@@ -29,7 +32,7 @@ func story(d *resolver.Decision, q *resolver.Query) api.Decision {
 			if len(v.Tries) > 0 {
 				out.Cached = ""
 			}
-			step.Asked = append(step.Asked, asked(v)...)
+			step.Asked = append(step.Asked, asked(v, detoured[v.Path])...)
 		}
 		out.Steps = append(out.Steps, step)
 	}
@@ -37,6 +40,17 @@ func story(d *resolver.Decision, q *resolver.Query) api.Decision {
 		out.Answers = append(out.Answers, address(d, a))
 	}
 	return out
+}
+
+// detours says on behalf of which tunnels servers are asked directly now.
+func (v *view) detours() map[routing.Path]bool {
+	all := map[routing.Path]bool{}
+	for _, t := range v.parts.Tunnels {
+		if l, ok := v.live.links[t.Path]; ok && !l.up && t.WhenDown == configs.WhenDownDirect {
+			all[t.Path] = true
+		}
+	}
+	return all
 }
 
 // oneLine is the text of joined errors as one sentence.
@@ -84,7 +98,7 @@ func auto(s resolver.Story) *api.Auto {
 	return a
 }
 
-func asked(v resolver.Visit) []api.Asked {
+func asked(v resolver.Visit, detoured bool) []api.Asked {
 	base := api.Asked{Side: v.Side, Cached: v.Cached, Via: string(v.Path), Note: visitNote(v)}
 	if len(v.Tries) == 0 {
 		base.Took, base.Error = api.Since(v.Took), oneLine(v.Err)
@@ -94,6 +108,9 @@ func asked(v resolver.Visit) []api.Asked {
 	for i, t := range v.Tries {
 		a := base
 		a.Server, a.Proto, a.Took, a.Error = t.Server, t.Proto, api.Since(t.Took), oneLine(t.Err)
+		if detoured && t.Proto != "udp" && t.Proto != "tcp" { // only encrypted servers are
+			a.Via = string(routing.Direct)
+		}
 		if i < len(v.Tries)-1 {
 			a.Note = ""
 		}

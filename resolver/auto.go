@@ -126,14 +126,16 @@ func (r *Resolver) region(ctx context.Context, t *task, judge *asking, plain out
 	if judge != nil {
 		out := t.take(ctx, judge, judgePatience)
 		if addrs := out.msg.addresses(); out.err == nil && len(addrs) > 0 {
-			return t.pol.region(addrs), fmt.Sprintf("%s, for a client in %s", addrs[0].addr, t.pol.Auto.Home)
+			region, addr := t.pol.region(addrs)
+			return region, fmt.Sprintf("%s, for a client in %s", addr, t.pol.Auto.Home)
 		}
 	}
 	addrs := plain.msg.addresses()
 	if len(addrs) == 0 {
 		return geo.Unknown, ""
 	}
-	return t.pol.region(addrs), fmt.Sprintf("%s, for a client abroad", addrs[0].addr)
+	region, addr := t.pol.region(addrs)
+	return region, fmt.Sprintf("%s, for a client abroad", addr)
 }
 
 // near returns the domestic side's answer for a name at home, or an error that
@@ -166,8 +168,8 @@ func (r *Resolver) near(ctx context.Context, t *task, plain *outcome) outcome {
 
 // nearby reports whether m is what a name at home may answer.
 func (p *Policy) nearby(m message) bool {
-	addrs := m.addresses()
-	return len(addrs) == 0 || p.region(addrs) == geo.Home
+	region, _ := p.region(m.addresses())
+	return region != geo.Abroad
 }
 
 // race asks both sides at once and takes the domestic answer when all of it is
@@ -213,8 +215,8 @@ func (r *Resolver) race(ctx context.Context, t *task) outcome {
 		return r.foreignDown(ctx, t, far, out, domestic)
 	}
 	if addrs := out.msg.addresses(); len(addrs) > 0 {
-		region := t.pol.region(addrs)
-		story.Region, story.Why = region.String(), fmt.Sprintf("%s, for a client abroad", addrs[0].addr)
+		region, addr := t.pol.region(addrs)
+		story.Region, story.Why = region.String(), fmt.Sprintf("%s, for a client abroad", addr)
 		if region == geo.Abroad {
 			r.learned.Learn(t.name, region, story.Why)
 		}

@@ -59,7 +59,7 @@ func (r *Resolver) judged(t *task, f found) Address {
 	if pinned && a.Note != "" && rule.Via != a.Path {
 		a.Dropped = fmt.Sprintf("cannot be tied to %s (%s)", a.Path, a.Note)
 	}
-	if t.side == Domestic && t.rule.Action == policy.AskSide && v.Region != geo.Home && a.Path.IsTunnel() {
+	if t.rule.Side == Domestic && t.rule.Action == policy.AskSide && v.Region != geo.Home && a.Path.IsTunnel() {
 		r.count.marks.directRefused.Add(1)
 	}
 	return a

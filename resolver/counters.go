@@ -10,6 +10,7 @@ type Counters struct {
 	Failed     uint64 // SERVFAIL
 	Overloaded uint64 // over a limit
 	Shared     uint64 // questions that an equal one in flight answered
+	Capped     uint64 // queries that had no packet left for another try
 	Auto       AutoCounters
 	Poison     PoisonCounters
 	Marks      MarkCounters
@@ -43,7 +44,7 @@ type MarkCounters struct {
 }
 
 type counters struct {
-	queries, hits, local, failed, overloaded, shared atomic.Uint64
+	queries, hits, local, failed, overloaded, shared, capped atomic.Uint64
 
 	auto   struct{ judged, contradicted, fallback, refused atomic.Uint64 }
 	poison struct{ suspicious, replaced, used, bogus, stripped atomic.Uint64 }
@@ -55,7 +56,7 @@ func (r *Resolver) Counters() Counters {
 	c := &r.count
 	return Counters{
 		Queries: c.queries.Load(), Hits: c.hits.Load(), Local: c.local.Load(), Failed: c.failed.Load(),
-		Overloaded: c.overloaded.Load(), Shared: c.shared.Load(),
+		Overloaded: c.overloaded.Load(), Shared: c.shared.Load(), Capped: c.capped.Load(),
 		Auto: AutoCounters{
 			Judged: c.auto.judged.Load(), Contradicted: c.auto.contradicted.Load(),
 			Fallback: c.auto.fallback.Load(), Refused: c.auto.refused.Load(),

@@ -2,7 +2,9 @@ package resolver
 
 import (
 	"net/netip"
+	"strings"
 	"time"
+	"unicode"
 
 	"smartdns/resolver/policy"
 	"smartdns/routing"
@@ -147,7 +149,18 @@ func (d *Decision) Code() uint16 { return d.rcode }
 // OK reports whether the answer is NOERROR.
 func (d *Decision) OK() bool { return d.rcode == 0 }
 
-func (d *Decision) explain(code int, text string) { d.EDE = append(d.EDE, EDE{code, text}) }
+// explain adds an extended error. Its text goes into a packet and onto a
+// terminal: joined errors become one line, and of bytes from outside none that
+// is no text.
+func (d *Decision) explain(code int, text string) {
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, strings.ToValidUTF8(strings.ReplaceAll(text, "\n", "; "), "?"))
+	d.EDE = append(d.EDE, EDE{code, text})
+}
 
 func ruleOf(r policy.Rule) Rule {
 	return Rule{Index: r.Index, Text: r.Text, Pos: r.Pos, Via: r.Via, Matched: r.By.Text, List: r.By.List, Line: r.By.Line}

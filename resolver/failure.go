@@ -10,12 +10,13 @@ var (
 	errRefused = errors.New("said")
 	errPanic   = errors.New("the exchange broke down")
 	errTooMany = errors.New("more than 12 questions for one query")
+	errMemory  = errors.New("too many replies are being read")
 	errWaited  = errors.New("no answer in time")
 )
 
 // causes are the failures that say something else than that a side could not
 // be reached. The cache remembers them by their place here.
-var causes = [...]error{errRefused, errMalformed, errLoop, errTooLong, errPanic, errOverload, errTooMany}
+var causes = [...]error{errRefused, errMalformed, errLoop, errTooLong, errPanic, errOverload, errTooMany, errMemory}
 
 // failure is an error as the cache keeps it.
 type failure struct {

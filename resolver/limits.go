@@ -4,6 +4,9 @@ import (
 	"errors"
 	"net/netip"
 	"sync"
+	"sync/atomic"
+
+	"smartdns/resolver/wire"
 )
 
 var errOverload = errors.New("too many queries are waiting")
@@ -39,4 +42,28 @@ func (s *slots) give(client netip.Addr) {
 	if s.client[client]--; s.client[client] == 0 {
 		delete(s.client, client)
 	}
+}
+
+const (
+	// maxParsing is how many octets the replies being read may take together,
+	// whoever sends them (SECURITY section 6.2).
+	maxParsing = 32 << 20
+	// parsedRecord is what the names of one record take at most beside its
+	// message: as text and in wire form.
+	parsedRecord = 2048
+)
+
+// parsing counts the memory of replies being read.
+type parsing struct{ used atomic.Int64 }
+
+// take reports whether a reply of size octets may be read now; release, when
+// it has been. Its records are more than its octets: 12 of them are one whose
+// names stand elsewhere in the message.
+func (p *parsing) take(size int) (release func(), ok bool) {
+	cost := int64(size + min(size/12, wire.MaxRecords)*parsedRecord)
+	if p.used.Add(cost) > maxParsing {
+		p.used.Add(-cost)
+		return nil, false
+	}
+	return func() { p.used.Add(-cost) }, true
 }

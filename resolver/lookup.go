@@ -78,6 +78,13 @@ func (l lookup) send(ctx context.Context, f *flight) outcome {
 	if err != nil {
 		return out
 	}
+	release, ok := l.r.parsing.take(len(reply.Msg))
+	if !ok {
+		l.r.count.overloaded.Add(1)
+		out.err = errMemory
+		return out
+	}
+	defer release()
 	if wire.Truncated(reply.Msg) {
 		out.err = fmt.Errorf("%s: %w", l.side, errMalformed)
 		return out

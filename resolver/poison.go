@@ -79,7 +79,7 @@ func (l lookup) suspicious(m message, server string, reply []byte) doubt {
 // abroad returns an address that makes an answer one from abroad, invalid when
 // the answer counts as home. Special addresses are from nowhere.
 func (p *Policy) abroad(addrs []found) netip.Addr {
-	if p.region(addrs) == geo.Home {
+	if region, _ := p.region(addrs); region == geo.Home {
 		return netip.Addr{}
 	}
 	for _, f := range addrs {
@@ -91,23 +91,28 @@ func (p *Policy) abroad(addrs []found) netip.Addr {
 }
 
 // region returns what the addresses of an answer are taken together: Home or
-// Abroad by the rule for mixed ones, Unknown when there is none.
-func (p *Policy) region(addrs []found) geo.Region {
+// Abroad by the rule for mixed ones, with the address that decided it; Unknown
+// when there is none.
+func (p *Policy) region(addrs []found) (geo.Region, netip.Addr) {
 	if len(addrs) == 0 {
-		return geo.Unknown
+		return geo.Unknown, netip.Addr{}
 	}
-	home := 0
+	decides := geo.Abroad // one such address is enough
+	switch p.Auto.Mixed {
+	case MixedFirst:
+		addrs = addrs[:1]
+	case MixedAny:
+		decides = geo.Home
+	}
 	for _, f := range addrs {
-		if p.Geo.Classify(f.addr).Region == geo.Home {
-			home++
+		if isHome := p.Geo.Classify(f.addr).Region == geo.Home; isHome == (decides == geo.Home) {
+			return decides, f.addr
 		}
 	}
-	first := p.Geo.Classify(addrs[0].addr).Region == geo.Home
-	switch {
-	case home == len(addrs), p.Auto.Mixed == MixedAny && home > 0, p.Auto.Mixed == MixedFirst && first:
-		return geo.Home
+	if decides == geo.Home {
+		return geo.Abroad, addrs[0].addr
 	}
-	return geo.Abroad
+	return geo.Home, addrs[0].addr
 }
 
 // allHome reports whether m has no address that is not at home.

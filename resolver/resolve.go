@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"smartdns/resolver/dnsname"
+	"smartdns/resolver/upstream"
 	"smartdns/resolver/wire"
 )
 
@@ -27,7 +28,7 @@ func (r *Resolver) Resolve(ctx context.Context, q *Query) *Decision {
 func (r *Resolver) begin(q *Query) *task {
 	r.count.queries.Add(1)
 	t := &task{
-		q: q, pol: r.policy.Load(), name: q.Name,
+		q: q, pol: r.policy.Load(), name: q.Name, purse: new(upstream.Purse),
 		Decision: &Decision{
 			Time:  time.Now(),
 			Asked: Asked{Name: q.Name.String(), Type: typeName(q.Type), Transport: q.Transport},
@@ -42,6 +43,9 @@ func (r *Resolver) begin(q *Query) *task {
 func (r *Resolver) end(t *task) {
 	if t.seated {
 		r.slots.give(t.q.Client)
+	}
+	if t.purse.Empty() {
+		r.count.capped.Add(1)
 	}
 }
 
@@ -123,7 +127,7 @@ func (t *task) follow(m message, seen map[dnsname.FQDN]bool) error {
 func (t *task) fail(err error) {
 	t.msg = message{rcode: wire.ServFail}
 	switch {
-	case errors.Is(err, errOverload), errors.Is(err, errLoop), errors.Is(err, errTooLong), errors.Is(err, errTooMany):
+	case errors.Is(err, errOverload), errors.Is(err, errLoop), errors.Is(err, errTooLong), errors.Is(err, errTooMany), errors.Is(err, errMemory):
 		t.explain(edeOther, err.Error())
 	case errors.Is(err, errMalformed):
 		t.explain(edeNetwork, err.Error())

@@ -181,6 +181,7 @@ type Resolver struct {
 	log     *slog.Logger
 	flights flights
 	slots   slots
+	parsing parsing
 	servers servers
 	count   counters
 }

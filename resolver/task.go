@@ -31,6 +31,7 @@ type task struct {
 	asks   int
 	links  int
 	seated bool // holds one of the slots
+	purse  *upstream.Purse
 
 	doubtful bool // the answer has a part that looked forged, and is used for want of a better one
 }
@@ -112,7 +113,7 @@ func (r *Resolver) launch(ctx context.Context, t *task, a *asking, l lookup) {
 	a.flight, a.visit.Shared, room = r.flights.join(string(key), r.limits.InFlight, func(f *flight) {
 		// The exchange outlives the query that began it: others may wait for
 		// it, and the cache wants the answer anyway.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.limits.Total)
+		ctx, cancel := context.WithTimeout(upstream.WithPurse(context.WithoutCancel(ctx), t.purse), r.limits.Total)
 		defer cancel()
 		defer func() {
 			// Nobody above this goroutine would turn it into a SERVFAIL.

@@ -50,6 +50,18 @@ func (c check) line(l line) error {
 		if got := c.d.Steps[0].Rule.Text; got != l.rest(0) {
 			c.errorf(l, "rule %s, want %s", got, l.rest(0))
 		}
+	case "judged":
+		if a := c.d.Steps[0].Auto; a == nil || a.Why != l.rest(0) {
+			c.errorf(l, "judged by %+v, want %s", a, l.rest(0))
+		}
+	case "note":
+		if got := strings.Join(c.d.Notes, "; "); !strings.Contains(got, l.rest(0)) {
+			c.errorf(l, "notes %q, want %q", got, l.rest(0))
+		}
+	case "local":
+		if got := c.d.Steps[len(c.d.Steps)-1].Local; got != l.rest(0) {
+			c.errorf(l, "answered here by %q, want %q", got, l.rest(0))
+		}
 	case "cached":
 		if got := c.d.Steps[len(c.d.Steps)-1].Cached; got != l.at(0) {
 			c.errorf(l, "cached %q, want %q", got, l.at(0))

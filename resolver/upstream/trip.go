@@ -20,17 +20,41 @@ type trip struct {
 	stuck   func()       // tells the group to ask its next server already
 }
 
-type spending struct{ packets, connections atomic.Int32 }
+type spending struct {
+	packets, connections atomic.Int32
+	sent                 atomic.Bool // the first packet
+	purse                *Purse      // nil: nobody else pays
+}
 
 // packet and connection report whether one more may be spent, and spend it.
 func (t trip) packet() bool {
-	if t.prepaid != nil && t.prepaid.CompareAndSwap(true, false) {
-		return true
+	prepaid := t.prepaid != nil && t.prepaid.CompareAndSwap(true, false)
+	if !prepaid && t.spent.packets.Add(1) > maxPackets {
+		return false
 	}
-	return t.spent.packets.Add(1) <= maxPackets
+	return t.spent.sent.CompareAndSwap(false, true) || t.spent.purse.pay()
 }
 
 func (t trip) connection() bool { return t.spent.connections.Add(1) <= maxConnections }
+
+// Purse is what one client may cost beyond a packet for each of the questions
+// that it needs: packets sent again, to another server or over another
+// transport. The zero Purse holds what one question may spend. It is safe for
+// concurrent use.
+type Purse struct{ paid atomic.Int32 }
+
+// pay reports whether the purse, where there is one, has another packet.
+func (p *Purse) pay() bool { return p == nil || p.paid.Add(1) <= maxPackets }
+
+// Empty reports whether a packet was asked of p that it did not have.
+func (p *Purse) Empty() bool { return p.paid.Load() > maxPackets }
+
+type purseKey struct{}
+
+// WithPurse returns a context in which exchanges pay from p.
+func WithPurse(ctx context.Context, p *Purse) context.Context {
+	return context.WithValue(ctx, purseKey{}, p)
+}
 
 // next returns the trip of one more server of a group, its first packet paid
 // for by the group.
@@ -51,5 +75,6 @@ func tripOf(ctx context.Context) trip {
 	if t, ok := ctx.Value(tripKey{}).(trip); ok {
 		return t
 	}
-	return trip{spent: new(spending), stuck: func() {}}
+	purse, _ := ctx.Value(purseKey{}).(*Purse)
+	return trip{spent: &spending{purse: purse}, stuck: func() {}}
 }

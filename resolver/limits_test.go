@@ -1,0 +1,41 @@
+package resolver
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// However many large replies come at once, what reading them takes is bounded
+// (SECURITY section 6.2), and given back.
+func TestRepliesBeingReadAreBounded(t *testing.T) {
+	var p parsing
+	var releases []func()
+	for {
+		release, ok := p.take(64 << 10)
+		if !ok {
+			break
+		}
+		if releases = append(releases, release); len(releases) > 1000 {
+			t.Fatal("1000 replies of 64 KiB are read at once")
+		}
+	}
+	if len(releases) < 16 {
+		t.Errorf("no more than %d large replies may be read at once", len(releases))
+	}
+	for _, release := range releases {
+		release()
+	}
+	if used := p.used.Load(); used != 0 {
+		t.Errorf("%d octets are still counted", used)
+	}
+}
+
+func TestReasonsAreOneLineOfText(t *testing.T) {
+	d := new(Decision)
+	d.explain(edeUnreachable, errors.Join(errors.New("one\x1b[2J"), errors.New("two\xff")).Error())
+	if got := d.EDE[0].Text; strings.ContainsAny(got, "\n\x1b") || !utf8.ValidString(got) || !strings.Contains(got, "; two") {
+		t.Errorf("%q", got)
+	}
+}
