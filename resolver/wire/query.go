@@ -71,7 +71,8 @@ func (q Query) Limit() int { return int(max(MinUDP, min(q.EDNS.Size, MaxUDP))) }
 //   - FORMERR: not exactly one question, a compressed or broken name, any
 //     answer or authority record, more than two additional ones, any but OPT,
 //     TSIG and SIG(0), an OPT that is not at the root, stands twice or whose
-//     options do not parse or are more than 64, trailing octets.
+//     options do not parse or are more than 64, trailing octets, a client
+//     subnet or a cookie that cannot be one.
 //   - BADVERS: an EDNS version above 0.
 //   - REFUSED: every class but IN, zone transfers, signed queries (nobody has
 //     a key with us).
@@ -122,7 +123,7 @@ func (q *Query) readAdditional(n int, signed *bool) (rcode uint16) {
 			}
 			ttl := q.Msg[r.ttl:]
 			q.EDNS = EDNS{Present: true, Version: ttl[1], Size: max(r.class, MinUDP), DO: ttl[2]&doBit != 0}
-			if q.EDNS.Version == 0 && !optionsParse(q.Msg[r.data:r.end], maxOptions) {
+			if q.EDNS.Version == 0 && !askedOptionsParse(q.Msg[r.data:r.end], maxOptions) {
 				return FormErr
 			}
 		case r.typ == TypeTSIG || r.typ == TypeSIG:
@@ -137,21 +138,6 @@ func (q *Query) readAdditional(n int, signed *bool) (rcode uint16) {
 		return FormErr
 	}
 	return 0
-}
-
-// optionsParse reports whether b is a list of at most limit EDNS options.
-func optionsParse(b []byte, limit int) bool {
-	for n := 0; len(b) > 0; n++ {
-		if n == limit || len(b) < 4 {
-			return false
-		}
-		size := 4 + int(be.Uint16(b[2:]))
-		if size > len(b) {
-			return false
-		}
-		b = b[size:]
-	}
-	return true
 }
 
 // refuseType returns the rcode for types that no client may ask (RFC 6895
