@@ -48,12 +48,8 @@ func run(t *testing.T, config string) {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ready.Close()
-	t.Setenv("NOTIFY_SOCKET", filepath.Join(dir, "notify"))
+	ready, socket := notifySocket(t)
+	t.Setenv("NOTIFY_SOCKET", socket)
 
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -74,6 +70,19 @@ func run(t *testing.T, config string) {
 	}
 }
 
+// notifySocket is where a program says that it is ready, as to systemd.
+func notifySocket(t *testing.T) (ready *net.UnixConn, path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "notify")
+	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ready.Close() })
+	return ready, path
+}
+
+// awaitReady returns when a program has said that it is ready, or why it ended.
 func awaitReady(ready *net.UnixConn, ended chan error) error {
 	ready.SetReadDeadline(time.Now().Add(30 * time.Second))
 	b := make([]byte, 4096)
@@ -85,7 +94,7 @@ func awaitReady(ready *net.UnixConn, ended chan error) error {
 				ended <- nil
 			default:
 			}
-			return fmt.Errorf("waiting for the daemon: %w", err)
+			return fmt.Errorf("waiting until it is ready: %w", err)
 		}
 		if strings.Contains(string(b[:n]), "READY=1") {
 			return nil
