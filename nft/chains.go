@@ -231,7 +231,7 @@ func (r Ruleset) steer() chain {
 		on(in().is("lo"), ret()),
 		on(in().among(setSkip), ret()),
 		on(in().among(setTunnels), r.packet().set(0), ret()).because("out of a tunnel: never marked"),
-		on(in().among(setUplinks), ret()),
+		on(in().among(setUplinks), r.packet().set(r.direct()), ret()).because("for reverse path filters: its answers go direct"),
 	)
 	for _, t := range r.Tunnels {
 		c.rules = append(c.rules, on(r.flow().is(t.Mark), goTo(toChain(t.Path))))

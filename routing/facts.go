@@ -10,8 +10,8 @@ import (
 // be, or stands in its way.
 type Facts struct {
 	Links    []Iface       // by index
-	Defaults []Default     // of the main table
-	Gateways []netip.Addr  // next hops of the main table and far ends of point-to-point links, sorted
+	Defaults []Default     // of main and of the tables that every unmarked packet meets
+	Gateways []netip.Addr  // next hops of those tables and far ends of point-to-point links, sorted
 	Rules    []ForeignRule // in the order in which the kernel tries them, v4 first
 	IPv6     bool          // the kernel speaks IPv6
 }
@@ -27,7 +27,7 @@ type Iface struct {
 	NoIPv6   bool           // IPv6 is disabled on it
 }
 
-// Default is a default route of the main table.
+// Default is a default route for packets without a mark.
 type Default struct {
 	Family Family
 	Dev    string
@@ -60,13 +60,13 @@ func (f Facts) Link(index int) (Iface, bool) {
 	return Iface{}, false
 }
 
-// HasDefault reports whether the main table has a default route of family fam.
+// HasDefault reports whether packets of family fam without a mark have a default
+// route.
 func (f Facts) HasDefault(fam Family) bool {
 	return slices.ContainsFunc(f.Defaults, func(d Default) bool { return d.Family == fam })
 }
 
-// Uplinks returns the interfaces that the main table's default routes use,
-// sorted.
+// Uplinks returns the interfaces that the default routes use, sorted.
 func (f Facts) Uplinks() []string {
 	var up []string
 	for _, d := range f.Defaults {
@@ -163,6 +163,12 @@ func Conflicts(in Input, f Facts) []Condition {
 func (r ForeignRule) stock() bool {
 	const kernel = 2 // RTPROT_KERNEL
 	return r.Table == TableLocal || r.Protocol == kernel && (r.Table == 0 || r.Pref == prefMain || r.Pref == prefMain+1)
+}
+
+// MeetsUnmarked reports whether every packet without a mark is looked up by r,
+// unless a rule before it has found a route.
+func (r ForeignRule) MeetsUnmarked() bool {
+	return r.Table != 0 && r.Pref < PrefNoMain && r.IIF == "" && !r.Narrow && (r.Mask == 0 || (r.Mark == 0) != r.Not)
 }
 
 // matches reports whether r may match a packet whose field f holds mark, and

@@ -244,13 +244,18 @@ func (in Input) forwarding(f Facts) []Sysctl {
 	return s
 }
 
-// reversePaths loosens strict reverse path filters. They look up the answers of
-// a packet to the LAN as packets from the LAN without a mark: those go into the
-// tunnel, whichever way the packet came.
+// reversePaths makes reverse path filters take what comes for the LAN. They look
+// up its answers as packets from the LAN without a mark: those go into the
+// tunnel, whichever way the packet came, or nowhere while there is none. On the
+// uplinks they look with the mark that our table gives such packets; strict ones
+// are loosened for as long as there is no such table.
 func (in Input) reversePaths(f Facts) []Sysctl {
 	var s []Sysctl
 	if len(in.Tunnels) == 0 {
 		return nil
+	}
+	for _, dev := range f.Uplinks() {
+		s = append(s, Sysctl{Key: "net/ipv4/conf/" + dev + "/src_valid_mark", Value: "1"})
 	}
 	for _, l := range f.Links {
 		if l.Strict && !l.Loopback && !in.owns(l) {

@@ -354,3 +354,44 @@ func BenchmarkObserve(b *testing.B) {
 		}
 	})
 }
+
+// Other programs keep the default routes in tables of their own: mwan3, or
+// systemd-networkd with RouteTable=.
+func TestUplinksOfOtherTables(t *testing.T) {
+	inside(t, func(w *world) {
+		w.ip("route del default")
+		w.ip("route add default via 192.0.2.77 dev eth0 table 100")
+		for i, rule := range []string{"pref 20000 lookup 100", "pref 20000 not fwmark 0x100/0x3f00 lookup 100", "pref 20000 fwmark 0/0x3f00 lookup 100"} {
+			w.ip("rule add " + rule)
+			f := w.facts()
+			if !f.HasDefault(routing.V4) || !slices.Contains(f.Defaults, routing.Default{Family: routing.V4, Dev: "eth0"}) {
+				t.Errorf("%s: defaults %v", rule, f.Defaults)
+			}
+			if !slices.Contains(f.Gateways, netip.MustParseAddr("192.0.2.77")) {
+				t.Errorf("%s: gateways %v", rule, f.Gateways)
+			}
+			if i == 0 {
+				in := gateway(w.tunnel("wg0"))
+				w.set(w.reconciler(), in)
+				if out := w.ip("rule"); strings.Contains(out, "32768") {
+					t.Errorf("%s: v4 has a default, and yet:\n%s", rule, out)
+				}
+				if got := w.forwarded("223.5.5.5", "192.168.8.20", "br-lan", direct); got != "eth0" {
+					t.Errorf("a direct packet of the LAN: %s", got)
+				}
+				w.set(w.reconciler(), routing.Input{})
+			}
+			w.ip("rule del " + rule)
+		}
+		for _, rule := range []string{
+			"pref 20000 from 10.0.0.5 lookup 100", "pref 20000 iif br-lan lookup 100", "pref 20000 fwmark 0x100/0x3f00 lookup 100",
+			"pref 40000 lookup 100", "pref 20000 lookup 100 suppress_prefixlength 0",
+		} {
+			w.ip("rule add " + rule)
+			if f := w.facts(); f.HasDefault(routing.V4) {
+				t.Errorf("%s: defaults %v, which not every packet meets", rule, f.Defaults)
+			}
+			w.ip("rule del " + rule)
+		}
+	})
+}

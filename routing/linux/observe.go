@@ -19,8 +19,8 @@ import (
 
 // Observe implements routing.Kernel.
 func (k *Kernel) Observe(ctx context.Context, devices []int) (routing.State, routing.Facts, error) {
-	o := &observation{k: k, ctx: ctx, ipv6: haveIPv6()}
-	for _, f := range []func() error{o.links, o.mainTable, o.rules, o.ourTables, func() error { return o.ours(devices) }, o.sysctls} {
+	o := &observation{k: k, ctx: ctx, ipv6: haveIPv6(), read: map[[2]int][]netlink.Route{}}
+	for _, f := range []func() error{o.links, o.rules, o.defaults, o.ourTables, func() error { return o.ours(devices) }, o.sysctls} {
 		if err := f(); err != nil {
 			return routing.State{}, routing.Facts{}, err
 		}
@@ -38,7 +38,8 @@ type observation struct {
 	k     *Kernel
 	ctx   context.Context
 	ipv6  bool
-	names map[int]string // of links, by index
+	names map[int]string             // of links, by index
+	read  map[[2]int][]netlink.Route // tables by family and number
 	state routing.State
 	facts routing.Facts
 	saved map[string]oldValue
@@ -143,12 +144,18 @@ func (o *observation) strict(name string) bool {
 	return err == nil && max(own, all) == strict
 }
 
-// mainTable fills in the default routes and the gateways.
-func (o *observation) mainTable() error {
+// defaults fills in the default routes and the gateways: of main, and of the
+// tables that every packet without a mark meets, where mwan3 or systemd-networkd
+// may have them.
+func (o *observation) defaults() error {
 	for _, f := range o.families() {
-		routes, err := o.table(f, routing.TableMain)
-		if err != nil {
-			return err
+		var routes []netlink.Route
+		for _, table := range o.met(family(f)) {
+			found, err := o.table(f, table)
+			if err != nil {
+				return err
+			}
+			routes = append(routes, found...)
 		}
 		for _, r := range routes {
 			hops := r.MultiPath
@@ -179,8 +186,33 @@ func (o *observation) mainTable() error {
 	return nil
 }
 
-// table dumps one routing table.
+// met returns the tables, other than ours, that every packet of a family without
+// a mark is looked up in, main always among them.
+func (o *observation) met(fam routing.Family) []int {
+	tables := []int{routing.TableMain}
+	for _, r := range o.facts.Rules {
+		ours := r.Table >= routing.FirstTable && r.Table <= routing.TableLock
+		if r.Family == fam && r.MeetsUnmarked() && !ours && r.Table != routing.TableLocal && !slices.Contains(tables, int(r.Table)) {
+			tables = append(tables, int(r.Table))
+		}
+	}
+	return tables
+}
+
+// table dumps one routing table, once.
 func (o *observation) table(fam, table int) ([]netlink.Route, error) {
+	at := [2]int{fam, table}
+	if routes, ok := o.read[at]; ok {
+		return routes, nil
+	}
+	routes, err := o.dumpTable(fam, table)
+	if err == nil {
+		o.read[at] = routes
+	}
+	return routes, err
+}
+
+func (o *observation) dumpTable(fam, table int) ([]netlink.Route, error) {
 	routes, err := dump(o.ctx, func() ([]netlink.Route, error) {
 		return o.k.strict.RouteListFiltered(fam, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
 	})

@@ -13,7 +13,6 @@ import (
 
 // rules fills in our rules, and those of others.
 func (o *observation) rules() error {
-	wide := map[[2]int]bool{}
 	for _, f := range o.families() {
 		rules, err := dump(o.ctx, func() ([]netlink.Rule, error) { return o.k.h.RuleList(f) })
 		if err != nil {
@@ -31,7 +30,7 @@ func (o *observation) rules() error {
 			}
 			fr := routing.ForeignRule{Rule: t, Protocol: r.Protocol}
 			fr.Also, fr.Narrow = also(r)
-			if fr.Wide, err = o.wide(wide, f, r.Table); err != nil {
+			if fr.Wide, err = o.wide(f, r.Table); err != nil {
 				return err
 			}
 			o.facts.Rules = append(o.facts.Rules, fr)
@@ -45,21 +44,16 @@ func inBand(pref uint32) bool {
 }
 
 // wide reports whether a table of others routes half of all addresses.
-func (o *observation) wide(known map[[2]int]bool, fam, table int) (bool, error) {
+func (o *observation) wide(fam, table int) (bool, error) {
 	switch table {
 	case 0, routing.TableLocal, routing.TableMain, routing.TableDefault:
 		return false, nil
 	}
-	at := [2]int{fam, table}
-	if w, ok := known[at]; ok {
-		return w, nil
-	}
 	routes, err := o.table(fam, table)
-	known[at] = slices.ContainsFunc(routes, func(r netlink.Route) bool {
+	return slices.ContainsFunc(routes, func(r netlink.Route) bool {
 		p, ok := prefix(r.Dst)
 		return ok && p.Bits() <= 1
-	})
-	return known[at], err
+	}), err
 }
 
 func rule(r netlink.Rule) routing.Rule {

@@ -49,9 +49,29 @@ func inside(t *testing.T, f func(w *world)) {
 		}
 		w.ip("route add default via 192.0.2.1")
 		w.ip("-6 route add default via 2001:db8::1")
+		w.settle("isp0", "eth0", "br-lan")
 		w.open()
 		f(w)
 	})
+}
+
+// settle waits until the links have what the kernel gives them by itself, a
+// moment after they are up.
+func (w *world) settle(links ...string) {
+	w.t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(10 * time.Second)
+	for _, l := range links {
+		for routes := ""; !strings.Contains(routes, "local fe80::") || !strings.Contains(routes, "multicast ff00::/8"); {
+			routes = w.ip("-6 route show table local dev " + l)
+			select {
+			case <-tick.C:
+			case <-deadline:
+				w.t.Fatalf("%s does not settle:\n%s", l, routes)
+			}
+		}
+	}
 }
 
 // open is a new process: nothing is known but what the kernel and the file say.
