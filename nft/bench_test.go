@@ -96,7 +96,7 @@ func BenchmarkMark(b *testing.B) {
 		})
 		b.Run("known/"+m.name, func(b *testing.B) {
 			benchTable(b, m.mode, func(table *nft.Table) {
-				marks := []routing.Mark{{Addr: nth(1), Path: "wg0", Life: time.Minute}}
+				marks := []routing.Mark{{Addr: nth(1), Path: "wg0", Life: time.Hour}}
 				b.ReportAllocs()
 				for b.Loop() {
 					if _, err := table.Marker().Mark(context.Background(), marks); err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -11,6 +12,7 @@ import (
 // Numbers of ctnetlink that x/sys does not name.
 const (
 	ctNew    = 0 // IPCTNL_MSG_CT_NEW
+	ctGet    = 1 // IPCTNL_MSG_CT_GET
 	ctDelete = 2 // IPCTNL_MSG_CT_DELETE
 
 	ctaTupleOrig  = 1
@@ -45,14 +47,9 @@ const (
 
 // deleteFlows ends the conntrack entries whose mark has that value under mask.
 // The next packet of such a flow looks like that of a new one.
-func deleteFlows(mark, mask uint32) error {
-	c, err := dial(unix.NETLINK_NETFILTER)
-	if err != nil {
-		return err
-	}
-	defer c.close()
+func deleteFlows(c *conn, mark, mask uint32) error {
 	var m messages
-	err = c.request(&m, func(m *messages) {
+	err := c.request(&m, func(m *messages) {
 		m.begin(unix.NFNL_SUBSYS_CTNETLINK<<8|ctDelete, unix.NLM_F_ACK, unix.AF_UNSPEC, 0)
 		m.u32(ctaMark, mark)
 		m.u32(ctaMarkMask, mask)
@@ -62,6 +59,56 @@ func deleteFlows(mark, mask uint32) error {
 		return nil
 	}
 	return err
+}
+
+// deleteFlowsTo is deleteFlows for those flows only that go to one of the
+// addresses.
+func deleteFlowsTo(c *conn, to map[netip.Addr]bool, mark, mask uint32) error {
+	type entry struct {
+		family byte
+		tuple  []byte // CTA_TUPLE_ORIG
+	}
+	var m messages
+	var found []entry
+	err := c.dump(&m, func(m *messages) {
+		m.begin(unix.NFNL_SUBSYS_CTNETLINK<<8|ctGet, unix.NLM_F_DUMP, unix.AF_UNSPEC, 0)
+		m.u32(ctaMark, mark)
+		m.u32(ctaMarkMask, mask)
+		m.end()
+	}, func(_ uint16, b []byte) error {
+		if len(b) < genLen {
+			return nil
+		}
+		original := find(b[genLen:], ctaTupleOrig)
+		// Old kernels ignore the mark in the question.
+		if a, ok := destination(original); ok && to[a] && be32(find(b[genLen:], ctaMark))&mask == mark {
+			found = append(found, entry{b[0], slices.Clone(original)})
+		}
+		return nil
+	})
+	if err != nil && err != errInterrupted {
+		return err
+	}
+	for _, e := range found {
+		err := c.request(&m, func(m *messages) {
+			m.begin(unix.NFNL_SUBSYS_CTNETLINK<<8|ctDelete, unix.NLM_F_ACK, e.family, 0)
+			m.bytes(ctaTupleOrig|nestedBit, e.tuple)
+			m.end()
+		})
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+	}
+	return nil
+}
+
+// destination returns where the first packet of a flow went.
+func destination(tuple []byte) (netip.Addr, bool) {
+	ip := find(tuple, ctaTupleIP)
+	if a, ok := netip.AddrFromSlice(find(ip, ctaIPv4Dst)); ok {
+		return a, true
+	}
+	return netip.AddrFromSlice(find(ip, ctaIPv6Dst))
 }
 
 // connection is a TCP connection of this host.

@@ -36,6 +36,8 @@ type plan struct {
 	table   []step
 	flows   []flowStep
 	empties bool // a set of marks is new: what the ledger knows of it is void
+	// The table is made anew, with the marks that were read from it.
+	rebuilds bool
 }
 
 func (p plan) steps() []routing.Step {
@@ -59,7 +61,8 @@ const elementsPerMessage = 1000
 
 // diff plans the changes. Dynamic sets keep their elements. flags are those
 // that the table should have; a table that has to be made anew to get them, or
-// to change what a set or chain is, gets the kept elements back.
+// to change what a set or chain is, gets the kept elements back, and so does a
+// set that somebody else took away.
 func (p program) diff(have snapshot, flags, port uint32, kept []kept) plan {
 	var out plan
 	add := func(text string, emit func(*messages)) { out.table = append(out.table, step{text, emit}) }
@@ -69,7 +72,6 @@ func (p program) diff(have snapshot, flags, port uint32, kept []kept) plan {
 		have = snapshot{}
 	} else {
 		out.flows = p.moved(have)
-		kept = nil
 	}
 	if !have.exists || flags&flagOwner != 0 && have.owner != port {
 		out.table = append(out.table, addTable(flags))

@@ -12,7 +12,34 @@ import (
 )
 
 // DeleteFlows is for tests that play an admin with conntrack -D.
-func DeleteFlows(mark, mask uint32) error { return deleteFlows(mark, mask) }
+func DeleteFlows(mark, mask uint32) error {
+	c, err := dial(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	return deleteFlows(c, mark, mask)
+}
+
+// Hold keeps marks from being committed until release is called.
+func Hold(t *Table) (release func()) {
+	t.marker.commits.Lock()
+	return t.marker.commits.Unlock
+}
+
+// LoseConntrack makes everything fail that has to do with conntrack, until
+// regain is called.
+func LoseConntrack(t *Table) (regain func()) {
+	t.flows.mu.Lock()
+	defer t.flows.mu.Unlock()
+	fd := t.flows.fd
+	t.flows.fd = -1
+	return func() {
+		t.flows.mu.Lock()
+		defer t.flows.mu.Unlock()
+		t.flows.fd = fd
+	}
+}
 
 // Enough is the rule of renewal.
 func Enough(left, least time.Duration) bool { return enough(left, least) }
@@ -34,7 +61,7 @@ func Filled(t *Table) error { return t.marks.fill(t.ledger) }
 func MarkMessages() []byte {
 	var m messages
 	m.batchBegin()
-	writeMarks(&m, unix.NFT_MSG_NEWSETELEM, "wg0_4", []pending{{key: claimKey{is4: true}, life: time.Hour}})
+	writeMarks(&m, addMarks, "wg0_4", []pending{{key: claimKey{is4: true}, life: time.Hour}})
 	m.batchEnd()
 	return m.buf
 }
@@ -43,10 +70,10 @@ func MarkMessages() []byte {
 // a complete ledger knows that the kernel does not have them either.
 func EmitMarks(complete bool, paths []routing.Path, marks []routing.Mark) (out []string) {
 	l := newLedger()
-	l.setPaths(paths)
+	l.setPaths(paths, routing.DefaultField)
 	l.complete = complete
 	var batch []pending
-	if _, _, err := l.missing(time.Now(), []*request{{marks: marks}}, true, &batch); err != nil {
+	if _, _, err := l.missing(time.Now(), []*request{{marks: marks}}, &batch); err != nil {
 		return []string{err.Error()}
 	}
 	var m messages
@@ -68,7 +95,9 @@ func describe(typ, flags uint16, body []byte) string {
 	case unix.NFNL_MSG_BATCH_END:
 		return "end"
 	case unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWSETELEM:
-		what = "add"
+		if what = "add"; flags&unix.NLM_F_EXCL != 0 {
+			what = "create"
+		}
 	case unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELSETELEM:
 		what = "delete"
 	}

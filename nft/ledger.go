@@ -20,11 +20,13 @@ type Owner uint64
 type Ledger struct {
 	mu        sync.RWMutex // guards the rest
 	base      time.Time    // claims count from here
+	field     routing.Field
 	paths     []routing.Path
 	sets      [][2]string // of each path: v4, v6; changes only while the Marker commits nothing
 	claims    map[claimKey]claim
-	epoch     uint64 // advances when claims became void
-	complete  bool   // every mark in the kernel is here
+	lost      map[claimKey]loss // see Reset
+	epoch     uint64            // advances when claims became void
+	complete  bool              // every mark in the kernel is here
 	conflicts uint64
 	sweepAt   int // number of claims at which the dead ones are removed
 }
@@ -64,7 +66,7 @@ const (
 )
 
 func newLedger() *Ledger {
-	return &Ledger{base: time.Now(), claims: map[claimKey]claim{}, sweepAt: firstSweep}
+	return &Ledger{base: time.Now(), claims: map[claimKey]claim{}, lost: map[claimKey]loss{}, sweepAt: firstSweep}
 }
 
 func (k claimKey) netip() netip.Addr {
@@ -75,21 +77,15 @@ func (k claimKey) netip() netip.Addr {
 }
 
 // setPaths gives the paths in the order in which they win. Claims of paths
-// that are no more are dropped.
-func (l *Ledger) setPaths(paths []routing.Path) {
+// that are no more are dropped, lost ones too.
+func (l *Ledger) setPaths(paths []routing.Path, field routing.Field) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.field = field
 	if slices.Equal(paths, l.paths) {
 		return
 	}
-	old := l.claims
-	l.claims = make(map[claimKey]claim, len(old))
-	for k, c := range old {
-		if i := slices.Index(paths, l.paths[k.path]); i >= 0 {
-			k.path = uint8(i)
-			l.claims[k] = c
-		}
-	}
+	l.claims, l.lost = renumber(l.claims, l.paths, paths), renumber(l.lost, l.paths, paths)
 	l.paths, l.sets = slices.Clone(paths), nil
 	for _, p := range paths {
 		l.sets = append(l.sets, [2]string{setOf(p, v4()), setOf(p, v6())})
@@ -98,12 +94,30 @@ func (l *Ledger) setPaths(paths []routing.Path) {
 	l.complete = false
 }
 
+// renumber returns the map with the paths' new numbers as keys.
+func renumber[C any](m map[claimKey]C, from, to []routing.Path) map[claimKey]C {
+	out := make(map[claimKey]C, len(m))
+	for k, c := range m {
+		if i := slices.Index(to, from[k.path]); i >= 0 {
+			k.path = uint8(i)
+			out[k] = c
+		}
+	}
+	return out
+}
+
 // setName returns the set of a key. Its caller holds the Marker's commits.
 func (l *Ledger) setName(k claimKey) string {
 	if k.is4 {
 		return l.sets[k.path][0]
 	}
 	return l.sets[k.path][1]
+}
+
+func (l *Ledger) markField() routing.Field {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.field
 }
 
 // keys returns a key for every path that a could be tied to.
@@ -169,6 +183,7 @@ func (l *Ledger) record(epoch uint64, marks []pending) {
 			owner = c.owner // the kernel, read in the background, knows none
 		}
 		l.claims[m.key] = claim{max(c.until, m.now+m.life), owner}
+		l.foundLocked(m)
 	}
 	l.sweepLocked(marks)
 }
@@ -210,34 +225,27 @@ func (l *Ledger) filled(epoch uint64) {
 	l.complete = l.complete || epoch == l.epoch
 }
 
-// Reset forgets everything: somebody else changed the sets.
-func (l *Ledger) Reset() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	clear(l.claims)
-	l.epoch++
-	l.complete = false
-}
-
 // forget drops the claims on an address.
 func (l *Ledger) forget(a netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range l.paths {
 		delete(l.claims, claimKey{keyOf(a), a.Is4(), uint8(i)})
+		delete(l.lost, claimKey{keyOf(a), a.Is4(), uint8(i)})
 	}
 	l.epoch++ // a fill may have read them before
 	l.complete = false
 }
 
 // Elsewhere reports whether a living mark that is known ties a to another path
-// than p.
+// than p, or will again in a moment.
 func (l *Ledger) Elsewhere(a netip.Addr, p routing.Path) bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	now := time.Since(l.base)
 	for i, path := range l.paths {
-		if c, ok := l.claims[claimKey{keyOf(a), a.Is4(), uint8(i)}]; ok && path != p && c.until > now {
+		k := claimKey{keyOf(a), a.Is4(), uint8(i)}
+		if path != p && max(l.claims[k].until, l.lost[k].until) > now {
 			return true
 		}
 	}
@@ -287,12 +295,4 @@ func (l *Ledger) Conflicts() (now []Conflict, total uint64) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return now, l.conflicts
-}
-
-// Len returns how many marks are known, dead ones that were not removed yet
-// among them.
-func (l *Ledger) Len() int {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	return len(l.claims)
 }

@@ -53,6 +53,7 @@ type pending struct {
 	life  time.Duration
 	owner Owner
 	fresh bool // the kernel does not have it
+	found bool // the kernel had it
 }
 
 func newMarker(c *conn, l *Ledger) *Marker {
@@ -62,9 +63,8 @@ func newMarker(c *conn, l *Ledger) *Marker {
 
 // Mark ties every address to its path, and returns when the kernel has
 // acknowledged it, with the time at which the first of the marks ends: no TTL
-// of the answer may go beyond it. Life is what Life or Least returns. Given
-// Least, a mark is renewed when less than that or than half a life is left;
-// given Life, when less than that is left, or half an hour where Life is the
+// of the answer may go beyond it. Life is what routing.MarkLife returns. A mark
+// is renewed when less than that is left, or half an hour where Life is the
 // hour that every TTL up to 50 minutes gets. Other marks are left alone, and
 // none is ever shortened. With an error none of the marks that were missing is
 // there: errors.Is ErrFull, ErrClosed, or the context's.
@@ -80,8 +80,7 @@ func (k *Marker) MarkFor(ctx context.Context, owner Owner, marks []routing.Mark)
 	if len(marks) == 0 {
 		return time.Time{}, nil
 	}
-	k.heed()
-	if until, ok := k.ledger.lasts(time.Now(), marks); ok {
+	if until, ok := k.ledger.lasts(time.Now(), marks); ok && !k.heed() {
 		return until, nil
 	}
 	r := k.pool.Get().(*request)
@@ -105,13 +104,16 @@ func (k *Marker) MarkFor(ctx context.Context, owner Owner, marks []routing.Mark)
 	return until, err
 }
 
-// heed voids the ledger when somebody else changed the table before now.
-func (k *Marker) heed() {
+// heed voids the ledger when somebody else changed the table before now, and
+// reports whether somebody did.
+func (k *Marker) heed() bool {
 	k.events.Lock()
 	defer k.events.Unlock()
-	if k.watch != nil && k.watch.Foreign() {
-		k.ledger.Reset()
+	if k.watch == nil || !k.watch.Foreign() {
+		return false
 	}
+	k.ledger.Reset()
+	return true
 }
 
 // setWatch says whether others can change the table.
@@ -187,34 +189,43 @@ func (k *Marker) commitAll(waiting []*request) {
 func (k *Marker) commit(waiting []*request) error {
 	k.commits.Lock()
 	defer k.commits.Unlock()
-	epoch, complete, err := k.ledger.missing(time.Now(), waiting, k.alone(), &k.batch)
+	k.heed()
+	epoch, complete, err := k.ledger.missing(time.Now(), waiting, &k.batch)
 	if err != nil || len(k.batch) == 0 {
 		return err
 	}
 	if !complete {
 		k.lengthen()
 	}
-	if err := k.c.transact(&k.m, func(m *messages) { k.ledger.emit(m, k.batch) }); err != nil {
+	return k.send(epoch)
+}
+
+// send makes a transaction of the batch. Its caller holds commits.
+func (k *Marker) send(epoch uint64) error {
+	emit := func(m *messages) { k.ledger.emit(m, k.batch) }
+	err := k.c.transact(&k.m, emit)
+	if errors.Is(err, unix.EEXIST) {
+		// Somebody else has just added one: in a shared table they may.
+		for i := range k.batch {
+			k.batch[i].fresh = false
+		}
+		k.lengthen()
+		err = k.c.transact(&k.m, emit)
+	}
+	if err != nil {
 		return explain(fmt.Sprintf("marking %d addresses", len(k.batch)), err)
 	}
 	k.ledger.record(epoch, k.batch)
 	return nil
 }
 
-// alone reports whether nobody else can change the table.
-func (k *Marker) alone() bool {
-	k.events.Lock()
-	defer k.events.Unlock()
-	return k.watch == nil
-}
-
-// lengthen keeps a mark that an earlier run of the program made, and that the
-// ledger does not know yet, from being shortened.
+// lengthen keeps a mark that the ledger does not know, of an earlier run of the
+// program or of an admin, from being shortened.
 func (k *Marker) lengthen() {
 	for i := range k.batch {
 		p := &k.batch[i]
 		if left, ok, err := getMark(k.c, &k.m, k.ledger.setName(p.key), p.key); err == nil && ok {
-			p.life = max(p.life, left)
+			p.life, p.found = max(p.life, left), true
 		}
 	}
 }
@@ -232,7 +243,7 @@ func (k *Marker) Forget(ctx context.Context, a netip.Addr, only ...routing.Path)
 			return found, err
 		}
 		set := k.ledger.setName(key)
-		err := k.c.transact(&k.m, func(m *messages) { writeMarks(m, unix.NFT_MSG_DELSETELEM, set, []pending{{key: key}}) })
+		err := k.c.transact(&k.m, func(m *messages) { writeMarks(m, deleteMarks, set, []pending{{key: key}}) })
 		switch {
 		case err == nil:
 			found = true
@@ -265,9 +276,9 @@ func (l *Ledger) first(now time.Time, marks []routing.Mark) time.Time {
 }
 
 // missing collects what the kernel has to be told for the requests, each
-// element once, sorted by set. When we are alone, an address that a complete
-// ledger does not know is not in the kernel.
-func (l *Ledger) missing(now time.Time, waiting []*request, alone bool, batch *[]pending) (epoch uint64, complete bool, err error) {
+// element once, sorted by set. An address that a complete ledger does not know
+// is not in the kernel.
+func (l *Ledger) missing(now time.Time, waiting []*request, batch *[]pending) (epoch uint64, complete bool, err error) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	at := now.Sub(l.base)
@@ -280,7 +291,7 @@ func (l *Ledger) missing(now time.Time, waiting []*request, alone bool, batch *[
 			}
 			c, known := l.claims[key]
 			if !enough(c.until-at, m.Life) {
-				out = append(out, pending{key, at, max(elementLife(m.Life), c.until-at), r.owner, !known && alone && l.complete})
+				out = append(out, pending{key, at, max(elementLife(m.Life), c.until-at), r.owner, !known && l.complete, known})
 			}
 		}
 	}
@@ -315,7 +326,8 @@ func comparePending(a, b pending) int {
 
 // emit writes the elements. A plain re-add does not refresh an element before
 // Linux 6.12, and with an equal timeout not after it: so every element that may
-// be there is added, deleted and added again, in one transaction.
+// be there is added, deleted and added again, in one transaction. One that is
+// there although it should not be is an error, EEXIST.
 func (l *Ledger) emit(m *messages, batch []pending) {
 	for len(batch) > 0 {
 		n, old := 0, 0
@@ -325,10 +337,13 @@ func (l *Ledger) emit(m *messages, batch []pending) {
 			}
 		}
 		set := l.setName(batch[0].key)
-		writeMarks(m, unix.NFT_MSG_NEWSETELEM, set, batch[:n])
 		if old > 0 {
-			writeMarks(m, unix.NFT_MSG_DELSETELEM, set, batch[:old])
-			writeMarks(m, unix.NFT_MSG_NEWSETELEM, set, batch[:old])
+			writeMarks(m, addMarks, set, batch[:old])
+			writeMarks(m, deleteMarks, set, batch[:old])
+			writeMarks(m, addMarks, set, batch[:old])
+		}
+		if old < n {
+			writeMarks(m, createMarks, set, batch[old:n])
 		}
 		batch = batch[n:]
 	}

@@ -62,40 +62,7 @@ func wantLeft(t *testing.T, table *nft.Table, a string, p routing.Path, want tim
 	}
 }
 
-func TestLifeOfAMark(t *testing.T) {
-	for _, c := range []struct{ ttl, life, least time.Duration }{
-		{0, time.Hour, 10 * time.Minute},
-		{-time.Second, time.Hour, 10 * time.Minute},
-		{5 * time.Minute, time.Hour, 15 * time.Minute},
-		{50 * time.Minute, time.Hour, time.Hour},
-		{time.Hour, 70 * time.Minute, 70 * time.Minute},
-		{24 * time.Hour, 24*time.Hour + 10*time.Minute, 24*time.Hour + 10*time.Minute},
-		{time.Duration(1<<31) * time.Second, 24*time.Hour + 10*time.Minute, 24*time.Hour + 10*time.Minute},
-	} {
-		if life, least := nft.Life(c.ttl), nft.Least(c.ttl); life != c.life || least != c.least {
-			t.Errorf("TTL %v: life %v, at least %v, want %v, %v", c.ttl, life, least, c.life, c.least)
-		}
-	}
-}
-
 func TestMarkIsRenewedBeforeItIsTooShort(t *testing.T) {
-	for _, c := range []struct {
-		left, ttl time.Duration
-		enough    bool
-	}{
-		{time.Hour, 5 * time.Minute, true},
-		{31 * time.Minute, 5 * time.Minute, true},
-		{29 * time.Minute, 5 * time.Minute, false},  // less than half a life
-		{45 * time.Minute, 40 * time.Minute, false}, // less than the TTL and 10 minutes
-		{51 * time.Minute, 40 * time.Minute, true},
-		{2 * time.Hour, 2 * time.Hour, false},
-		{2*time.Hour + 10*time.Minute - time.Second, 2 * time.Hour, true}, // a second is rounding
-		{24*time.Hour + 10*time.Minute, 48 * time.Hour, true},
-	} {
-		if got := nft.Enough(c.left, nft.Least(c.ttl)); got != c.enough {
-			t.Errorf("%v left, TTL %v: enough = %v", c.left, c.ttl, got)
-		}
-	}
 	for _, c := range []struct {
 		left, ttl time.Duration
 		enough    bool
@@ -106,7 +73,7 @@ func TestMarkIsRenewedBeforeItIsTooShort(t *testing.T) {
 		{2 * time.Hour, 2 * time.Hour, false},
 		{2*time.Hour + 10*time.Minute - time.Second, 2 * time.Hour, true},
 	} {
-		if got := nft.Enough(c.left, nft.Life(c.ttl)); got != c.enough {
+		if got := nft.Enough(c.left, routing.MarkLife(c.ttl)); got != c.enough {
 			t.Errorf("%v left, life of TTL %v: enough = %v", c.left, c.ttl, got)
 		}
 	}
@@ -115,7 +82,7 @@ func TestMarkIsRenewedBeforeItIsTooShort(t *testing.T) {
 func TestMarkIsInTheKernelWhenItReturns(t *testing.T) {
 	inTable(t, nft.Owned, gateway(), func(table *nft.Table) {
 		before := time.Now()
-		until, err := table.Marker().Mark(context.Background(), append(to("wg0", nft.Least(5*time.Minute), foreign4), to(routing.Direct, nft.Least(2*time.Hour), home6)...))
+		until, err := table.Marker().Mark(context.Background(), append(to("wg0", routing.MarkLife(5*time.Minute), foreign4), to(routing.Direct, routing.MarkLife(2*time.Hour), home6)...))
 		if err != nil {
 			t.Error(err)
 		}
@@ -136,7 +103,7 @@ func TestMarkIsInTheKernelWhenItReturns(t *testing.T) {
 
 func TestMarkOfAKnownAddressAsksNobody(t *testing.T) {
 	inTable(t, nft.Owned, gateway(), func(table *nft.Table) {
-		ctx, marks := context.Background(), to("wg0", nft.Least(5*time.Minute), foreign4, foreign6)
+		ctx, marks := context.Background(), to("wg0", routing.MarkLife(5*time.Minute), foreign4, foreign6)
 		if _, err := table.Marker().Mark(ctx, marks); err != nil {
 			t.Error(err)
 		}
@@ -158,7 +125,7 @@ func TestMarkOfAKnownAddressAsksNobody(t *testing.T) {
 func TestMarkIsNeverShortened(t *testing.T) {
 	inTable(t, nft.Owned, gateway(), func(table *nft.Table) {
 		for _, ttl := range []time.Duration{3 * time.Hour, time.Minute, 0} {
-			if _, err := table.Marker().Mark(context.Background(), to("wg0", nft.Least(ttl), foreign4)); err != nil {
+			if _, err := table.Marker().Mark(context.Background(), to("wg0", routing.MarkLife(ttl), foreign4)); err != nil {
 				t.Error(err)
 			}
 			wantLeft(t, table, foreign4, "wg0", 190*time.Minute)
@@ -185,7 +152,7 @@ func TestMarkIsRefreshedInOneTransaction(t *testing.T) {
 		}},
 		"what is new": {true, []string{
 			"begin",
-			"add wg0_4 [8.8.8.8 2h0m0s 93.184.216.34 1h0m0s]", "add direct_4 [39.156.66.10 1h0m0s] acknowledge",
+			"create wg0_4 [8.8.8.8 2h0m0s 93.184.216.34 1h0m0s]", "create direct_4 [39.156.66.10 1h0m0s] acknowledge",
 			"end",
 		}},
 	} {
@@ -201,7 +168,7 @@ func TestMarkRefreshesWhatIsOld(t *testing.T) {
 	inTable(t, nft.Shared, r, func(table *nft.Table) {
 		nftOut(t, "add", "element", "inet", "smartdns", "wg0_4", "{ "+foreign4+" timeout 100s, "+home4+" timeout 3h }")
 		for _, a := range []string{foreign4, home4} {
-			if _, err := table.Marker().Mark(context.Background(), to("wg0", nft.Least(0), a)); err != nil {
+			if _, err := table.Marker().Mark(context.Background(), to("wg0", routing.MarkLife(0), a)); err != nil {
 				t.Error(err)
 			}
 		}

@@ -14,20 +14,38 @@ import (
 // setOf returns the name of the set of a path's marks.
 func setOf(p routing.Path, f family) string { return ident(string(p)) + f.suffix }
 
-// writeMarks writes one message that adds or deletes elements of a set.
-func writeMarks(m *messages, typ uint16, set string, marks []pending) {
-	flags := uint16(0)
-	if typ == unix.NFT_MSG_NEWSETELEM {
-		flags = unix.NLM_F_CREATE
+// markVerb is what a message does to elements of a set.
+type markVerb uint8
+
+const (
+	addMarks    markVerb = iota // those that are there stay as they are
+	createMarks                 // those that are there are an error
+	deleteMarks                 // those that are not there are an error
+	getMarks
+)
+
+func (v markVerb) message() (typ, flags uint16) {
+	switch v {
+	case deleteMarks:
+		return unix.NFT_MSG_DELSETELEM, 0
+	case getMarks:
+		return unix.NFT_MSG_GETSETELEM, 0
+	case createMarks:
+		return unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE | unix.NLM_F_EXCL
 	}
-	m.nft(typ, flags)
+	return unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE
+}
+
+// writeMarks writes one message about elements of a set.
+func writeMarks(m *messages, v markVerb, set string, marks []pending) {
+	m.nft(v.message())
 	m.str(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
 	m.str(unix.NFTA_SET_ELEM_LIST_SET, set)
 	list := m.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 	for i := range marks {
 		at := m.nest(unix.NFTA_LIST_ELEM)
 		m.key(marks[i].key.bytes())
-		if life := marks[i].life; life > 0 && typ == unix.NFT_MSG_NEWSETELEM {
+		if life := marks[i].life; life > 0 && v <= createMarks {
 			m.u64(unix.NFTA_SET_ELEM_TIMEOUT, uint64(max(life.Milliseconds(), 1)))
 		}
 		m.close(at)
@@ -46,7 +64,7 @@ func (k *claimKey) bytes() []byte {
 // getMark asks for one element: how long it lives on, 0 = for ever.
 func getMark(c *conn, m *messages, set string, key claimKey) (left time.Duration, ok bool, err error) {
 	err = c.dump(m, func(m *messages) {
-		writeMarks(m, unix.NFT_MSG_GETSETELEM, set, []pending{{key: key}})
+		writeMarks(m, getMarks, set, []pending{{key: key}})
 	}, func(_ uint16, body []byte) error {
 		if len(body) >= genLen {
 			list(body[genLen:], func(_ element, l time.Duration) { left, ok = l, true })
@@ -67,7 +85,7 @@ type kept struct {
 
 func (k kept) emit(m *messages) {
 	for part := range slices.Chunk(k.marks, elementsPerMessage) {
-		writeMarks(m, unix.NFT_MSG_NEWSETELEM, k.set, part)
+		writeMarks(m, addMarks, k.set, part)
 	}
 }
 
@@ -92,7 +110,8 @@ func (r *reader) keep(p program, have snapshot) ([]kept, error) {
 	return out, nil
 }
 
-// fill reads the kernel's marks into the ledger.
+// fill reads the kernel's marks into the ledger. Without all of the sets, which
+// somebody else has deleted, it is not complete.
 func (r *reader) fill(l *Ledger) error {
 	epoch, complete := l.state()
 	if complete {
@@ -104,12 +123,15 @@ func (r *reader) fill(l *Ledger) error {
 	for i, names := range sets {
 		for j, name := range names {
 			var found []pending
-			err := r.elements(name, func(e element, left time.Duration) {
+			err := r.elementsOnce(name, func(e element, left time.Duration) {
 				if left > 0 {
-					found = append(found, pending{key: claimKey{e.key, j == 0, uint8(i)}, now: now, life: left})
+					found = append(found, pending{key: claimKey{e.key, j == 0, uint8(i)}, now: now, life: left, found: true})
 				}
 			})
-			if err != nil {
+			switch {
+			case errors.Is(err, unix.ENOENT):
+				return nil
+			case err != nil && err != errInterrupted: // our own marks interrupt it; one that was missed is found when it is added
 				return fmt.Errorf("reading set %s: %w", name, err)
 			}
 			for part := range slices.Chunk(found, elementsPerMessage) {

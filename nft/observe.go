@@ -196,22 +196,27 @@ func (r *reader) counters() (counters map[string]Counter, err error) {
 func (r *reader) elements(set string, each func(e element, left time.Duration)) error {
 	var err error
 	for range 10 {
-		err = r.c.dump(&r.m, func(m *messages) {
-			m.nft(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP)
-			m.str(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
-			m.str(unix.NFTA_SET_ELEM_LIST_SET, set)
-			m.end()
-		}, func(_ uint16, body []byte) error {
-			if len(body) >= genLen {
-				list(body[genLen:], each)
-			}
-			return nil
-		})
-		if !errors.Is(err, errInterrupted) {
+		if err = r.elementsOnce(set, each); !errors.Is(err, errInterrupted) {
 			break
 		}
 	}
 	return err
+}
+
+// elementsOnce is elements without a second try: with errInterrupted, each may
+// have missed some.
+func (r *reader) elementsOnce(set string, each func(e element, left time.Duration)) error {
+	return r.c.dump(&r.m, func(m *messages) {
+		m.nft(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP)
+		m.str(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
+		m.str(unix.NFTA_SET_ELEM_LIST_SET, set)
+		m.end()
+	}, func(_ uint16, body []byte) error {
+		if len(body) >= genLen {
+			list(body[genLen:], each)
+		}
+		return nil
+	})
 }
 
 // list decodes the elements of one message.

@@ -36,17 +36,24 @@ type Table struct {
 	log    *slog.Logger
 	marker *Marker
 	ledger *Ledger
-	owner  *conn   // changes the table; in mode Owned the kernel refuses every other
-	state  *reader // observes for Set
-	marks  *reader // reads sets of marks, which takes long
 	lost   chan struct{}
 	tasks  tasks
+	sockets
 
 	mu    sync.Mutex // guards the rest and holds off a second Set
 	flags uint32     // the table's
 	watch *Watch     // the goroutine's that feeds lost
 	m     messages
-	woken bool // conntrack has been told of the connections from before us
+	woken bool       // conntrack has been told of the connections from before us
+	owed  []flowStep // flows that the table of now has no room for, and that go on
+}
+
+// sockets are those of a Table.
+type sockets struct {
+	owner *conn   // changes the table; in mode Owned the kernel refuses every other
+	state *reader // observes for Set
+	marks *reader // reads sets of marks, which takes long
+	flows *conn   // talks to conntrack
 }
 
 // tasks are the goroutines of a Table.
@@ -84,11 +91,14 @@ func Open(ctx context.Context, o Options) (*Table, error) {
 	return t, nil
 }
 
-func (t *Table) dial() (err error) {
+func (t *sockets) dial() (err error) {
 	if t.owner, err = dial(unix.NETLINK_NETFILTER); err != nil {
 		return explain("using nftables", err)
 	}
 	t.owner.room(16<<20, 4<<20)
+	if t.flows, err = dial(unix.NETLINK_NETFILTER); err != nil {
+		return explain("using conntrack", err)
+	}
 	for _, r := range []**reader{&t.state, &t.marks} {
 		c, err := dial(unix.NETLINK_NETFILTER)
 		if err != nil {
@@ -146,13 +156,13 @@ func (t *Table) notice() {
 	}
 }
 
-// refill fills the ledger in the background whenever it was emptied.
+// refill heals the ledger in the background whenever it was emptied.
 func (t *Table) refill() {
 	for {
 		select {
 		case <-t.tasks.refill:
-			if err := t.marks.fill(t.ledger); err != nil && !errors.Is(err, ErrClosed) {
-				t.log.Warn("reading the marks in the kernel; every address will be renewed", "err", err)
+			if err := t.heal(); err != nil && !errors.Is(err, ErrClosed) {
+				t.log.Warn("bringing the marks back; every address will be renewed with its next answer", "err", err)
 			}
 		case <-t.marker.stop:
 			return
@@ -181,10 +191,12 @@ func (t *Table) Close() error {
 	return errors.Join(err, t.closeSockets())
 }
 
-func (t *Table) closeSockets() error {
+func (t *sockets) closeSockets() error {
 	var errs []error
-	if t.owner != nil {
-		errs = append(errs, t.owner.close())
+	for _, c := range []*conn{t.owner, t.flows} {
+		if c != nil {
+			errs = append(errs, c.close())
+		}
 	}
 	for _, r := range []*reader{t.state, t.marks} {
 		if r != nil {
@@ -228,8 +240,17 @@ func (t *Table) Diff(ctx context.Context, want Ruleset) ([]routing.Step, error) 
 	if err := errors.Join(ctx.Err(), want.Check()); err != nil {
 		return nil, err
 	}
-	p, _, err := t.plan(want.program())
-	return p.steps(), err
+	p := want.program()
+	todo, _, err := t.plan(p, false)
+	if err == nil && todo.rebuilds {
+		t.marker.commits.Lock()
+		todo, _, err = t.plan(p, true)
+		t.marker.commits.Unlock()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return todo.steps(), nil
 }
 
 // Set brings the table to want in one transaction, keeps the marks, and
@@ -258,7 +279,8 @@ func (t *Table) Set(ctx context.Context, want Ruleset) ([]routing.Step, error) {
 }
 
 func (t *Table) set(p program) ([]routing.Step, error) {
-	todo, have, err := t.plan(p)
+	t.marker.heed()
+	todo, have, err := t.plan(p, false)
 	if err == nil && have.owner != 0 && have.owner != t.owner.port {
 		err = fmt.Errorf("%w (netlink port %d, mostly its process id)", ErrForeign, have.owner)
 	}
@@ -270,54 +292,104 @@ func (t *Table) set(p program) ([]routing.Step, error) {
 		if done, err = t.activate(have, p); err != nil {
 			return done, err
 		}
-		if todo, _, err = t.plan(p); err != nil {
+		if todo, _, err = t.plan(p, false); err != nil {
 			return done, err
 		}
 	}
-	if err := t.apply(p, todo); err != nil {
+	todo, err = t.apply(p, todo)
+	if err != nil {
 		return done, err
 	}
-	for _, f := range todo.flows {
-		if err := deleteFlows(f.mark, uint32(f.field)); err != nil {
-			return done, fmt.Errorf("%s: %w", f, err)
-		}
+	// From here on the kernel has it, whatever fails.
+	for _, s := range todo.table {
+		done = append(done, s)
 	}
-	return append(done, todo.steps()...), nil
+	if len(todo.table) > 0 {
+		err = t.prove(p)
+	}
+	ended, ferr := t.endFlows(todo.flows)
+	return append(done, ended...), errors.Join(err, ferr)
 }
 
-// plan observes and compares.
-func (t *Table) plan(p program) (plan, snapshot, error) {
-	have, err := t.state.snapshot()
-	if err != nil {
-		return plan{}, have, explain("reading table inet "+TableName, err)
+// look reads the table. A mark that is made meanwhile interrupts the reading
+// of a long set: if that happens all the time, marks wait, unless the caller
+// holds their commits already.
+func (t *Table) look(by *reader, held bool) (snapshot, error) {
+	have, err := by.snapshot()
+	if errors.Is(err, errInterrupted) && !held {
+		t.marker.commits.Lock()
+		have, err = by.snapshot()
+		t.marker.commits.Unlock()
 	}
-	var kept []kept
-	if have.exists && p.mustRebuild(have, t.flags) {
-		if kept, err = t.state.keep(p, have); err != nil {
+	return have, explain("reading table inet "+TableName, err)
+}
+
+// plan observes and compares. held says that the caller holds the commits of
+// marks.
+func (t *Table) plan(p program, held bool) (plan, snapshot, error) {
+	have, err := t.look(t.state, held)
+	if err != nil {
+		return plan{}, have, err
+	}
+	var back []kept
+	rebuild := have.exists && p.mustRebuild(have, t.flags)
+	if rebuild && held {
+		if back, err = t.state.keep(p, have); err != nil {
 			return plan{}, have, err
 		}
 	}
-	return p.diff(have, t.flags, t.owner.port, kept), have, nil
+	for _, s := range p.sets {
+		if _, ok := have.sets[s.name]; s.marks && !ok {
+			if k := (kept{s.name, t.ledger.lostFrom(s.name)}); len(k.marks) > 0 {
+				back = append(back, k)
+			}
+		}
+	}
+	todo := p.diff(have, t.flags, t.owner.port, back)
+	todo.rebuilds = rebuild
+	todo.flows = append(todo.flows, t.owed...)
+	return todo, have, nil
 }
 
-// apply makes the transaction while no mark is on its way.
-func (t *Table) apply(p program, todo plan) error {
+// apply makes the transaction while no mark is on its way, and returns what it
+// did.
+func (t *Table) apply(p program, todo plan) (plan, error) {
 	t.marker.commits.Lock()
 	defer t.marker.commits.Unlock()
+	if todo.rebuilds {
+		// What was acknowledged since the marks were read would be missing.
+		var err error
+		if todo, _, err = t.plan(p, true); err != nil {
+			return todo, err
+		}
+	}
 	if len(todo.table) > 0 {
 		if err := t.transact(todo.table); err != nil {
-			return err
-		}
-		if err := t.prove(p); err != nil {
-			return err
+			return todo, err
 		}
 	}
 	if todo.empties {
 		t.ledger.Reset()
 	}
-	t.ledger.setPaths(p.paths)
+	t.ledger.setPaths(p.paths, p.field)
 	t.notice()
-	return nil
+	return todo, nil
+}
+
+// endFlows ends flows. Those that go on because it failed are tried again by
+// the next Set.
+func (t *Table) endFlows(flows []flowStep) (done []routing.Step, err error) {
+	t.owed = nil
+	var errs []error
+	for _, f := range flows {
+		if err := deleteFlows(t.flows, f.mark, uint32(f.field)); err != nil {
+			t.owed = append(t.owed, f)
+			errs = append(errs, fmt.Errorf("%s: %w", f, err))
+			continue
+		}
+		done = append(done, f)
+	}
+	return done, errors.Join(errs...)
 }
 
 func (t *Table) transact(steps []step) error {
@@ -339,9 +411,9 @@ func (t *Table) transact(steps []step) error {
 // prove reads back what only fails silently: the elements of long sets, and
 // that every rule is there.
 func (t *Table) prove(p program) error {
-	have, err := t.state.snapshot()
+	have, err := t.look(t.state, false)
 	if err != nil {
-		return explain("reading table inet "+TableName, err)
+		return err
 	}
 	for _, s := range p.sets {
 		if n := len(s.elements()); !s.marks && n != len(have.sets[s.name].elements) {
@@ -397,9 +469,9 @@ func (t *Table) Observe(ctx context.Context) (State, error) {
 	if err := ctx.Err(); err != nil {
 		return State{}, err
 	}
-	have, err := t.marks.snapshot()
+	have, err := t.look(t.marks, false)
 	if err != nil {
-		return State{}, explain("reading table inet "+TableName, err)
+		return State{}, err
 	}
 	s := State{Exists: have.exists, Owner: have.owner, Sets: map[string]int{}, Counters: have.counters}
 	for name, k := range have.sets {
@@ -414,7 +486,7 @@ func (t *Table) Observe(ctx context.Context) (State, error) {
 		}
 		if s.Sets[name] = k.count; k.count < 0 {
 			s.Sets[name] = 0
-			if err := t.marks.elements(name, func(element, time.Duration) { s.Sets[name]++ }); err != nil {
+			if err := t.marks.elementsOnce(name, func(element, time.Duration) { s.Sets[name]++ }); err != nil && err != errInterrupted {
 				return s, explain("reading set "+name, err)
 			}
 		}
@@ -424,7 +496,7 @@ func (t *Table) Observe(ctx context.Context) (State, error) {
 
 // Marks lists the marks in the kernel, with what is left of their lives; 0 =
 // for ever, which only an admin can have made. The order is that of the paths,
-// then of the addresses.
+// then of the addresses. Marks that are made or end meanwhile may be missing.
 func (t *Table) Marks(ctx context.Context) ([]routing.Mark, error) {
 	var out []routing.Mark
 	for _, p := range t.paths() {
@@ -433,10 +505,10 @@ func (t *Table) Marks(ctx context.Context) ([]routing.Mark, error) {
 				return nil, err
 			}
 			from := len(out)
-			err := t.marks.elements(setOf(p, f), func(e element, left time.Duration) {
+			err := t.marks.elementsOnce(setOf(p, f), func(e element, left time.Duration) {
 				out = append(out, routing.Mark{Addr: claimKey{addr: e.key, is4: f.size == 4}.netip(), Path: p, Life: left})
 			})
-			if err != nil {
+			if err != nil && err != errInterrupted { // by marks made meanwhile
 				return nil, explain("reading set "+setOf(p, f), err)
 			}
 			slices.SortFunc(out[from:], func(a, b routing.Mark) int { return a.Addr.Compare(b.Addr) })

@@ -10,22 +10,9 @@ import (
 	"smartdns/routing"
 )
 
-const (
-	minLife = time.Hour
-	// afterTTL is how much longer than the TTL we send an address stays marked,
-	// at least: clients use addresses after they expired.
-	afterTTL = 10 * time.Minute
-	maxLife  = maxTTL*time.Second + afterTTL
-	// markTime is what the kernel gets at least to acknowledge the marks of an
-	// answer, however long that took.
-	markTime = time.Second
-)
-
-// markLife returns for how long an address is marked that is answered with
-// ttl.
-func markLife(ttl time.Duration) time.Duration {
-	return min(max(ttl+afterTTL, minLife), maxLife)
-}
+// markTime is what the kernel gets at least to acknowledge the marks of an
+// answer, however long that took.
+const markTime = time.Second
 
 // mark ties every address of the answer to its path, and lowers TTLs so that
 // none outlives its mark. Without the kernel's acknowledgement there is no
@@ -56,7 +43,7 @@ func (r *Resolver) mark(ctx context.Context, t *task) {
 		a := &t.Addresses[i]
 		a.Marked = a.Dropped == "" && a.Note == ""
 	}
-	t.limitTTL(time.Until(until) - afterTTL)
+	t.limitTTL(time.Until(until) - routing.MarkGrace)
 }
 
 // marks returns the marks of the answer, each address once, for the longest of
@@ -68,7 +55,7 @@ func (t *task) marks() []routing.Mark {
 		if a.Dropped != "" || a.Note != "" {
 			continue
 		}
-		life := markLife(seconds(a.TTL))
+		life := routing.MarkLife(seconds(a.TTL))
 		if i, ok := at[a.Addr]; ok {
 			marks[i].Life = max(marks[i].Life, life)
 			continue

@@ -183,19 +183,6 @@ func TestLife(t *testing.T) {
 	}
 }
 
-func TestMarkLife(t *testing.T) {
-	for ttl, want := range map[time.Duration]time.Duration{
-		0:                time.Hour,
-		50 * time.Minute: time.Hour,
-		time.Hour:        70 * time.Minute,
-		24 * time.Hour:   24*time.Hour + 10*time.Minute,
-	} {
-		if got := markLife(ttl); got != want {
-			t.Errorf("markLife(%s) = %s, want %s", ttl, got, want)
-		}
-	}
-}
-
 func TestCarriesV4(t *testing.T) {
 	for text, want := range map[string]bool{
 		"::ffff:192.0.2.1": true, "64:ff9b::c000:201": true, "2002:c000:201::1": true,

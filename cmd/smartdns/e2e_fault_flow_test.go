@@ -89,34 +89,27 @@ func (w *world) goesOn(what string, d time.Duration, flows []*keptFlow) {
 	}
 }
 
-// The marks of addresses go, by `marks forget` and as others delete them; the
-// flows that began with them stay on their path for as long as they last, and
-// only new ones go by the new decision (SECURITY N-15).
+// The marks of addresses go, by `marks forget` and by their age; the flows that
+// began with them stay on their path for as long as they last, and only new ones
+// go by the new decision (SECURITY N-15).
 func TestFlowsKeepTheirPathWhenMarksGo(t *testing.T) {
 	for _, c := range []struct {
 		name   string
+		mark   func(w *world) (v4, v6 netip.Addr)
 		forget func(w *world, a netip.Addr) error
 	}{
-		{"forgotten", func(w *world, a netip.Addr) error {
+		{"forgotten", func(w *world) (v4, v6 netip.Addr) {
+			return w.resolve("n1.foreign.test", 1), w.resolve("n1.foreign.test", 28)
+		}, func(w *world, a netip.Addr) error {
 			_, err := w.cli("marks", "forget", a.String())
 			return err
 		}},
-		{"deleted by others", func(w *world, a netip.Addr) error {
-			set := "wg0_4"
-			if a.Is6() {
-				set = "wg0_6"
-			}
-			_, err := w.run("nft", "delete", "element", "inet", "smartdns", set, "{", a.String(), "}")
-			return err
-		}},
-		{"expired", func(w *world, a netip.Addr) error {
-			set := "wg0_4"
-			if a.Is6() {
-				set = "wg0_6"
-			}
-			w.nft(fmt.Sprintf("delete element inet smartdns %[1]s { %[2]s }\nadd element inet smartdns %[1]s { %[2]s timeout 50ms }\n", set, a))
-			w.waitFor("the mark expires", 3*time.Second, func() error {
-				if out, err := w.run("nft", "list", "set", "inet", "smartdns", set); err != nil || strings.Contains(out, a.String()) {
+		{"expired", func(w *world) (v4, v6 netip.Addr) {
+			w.nft(fmt.Sprintf("add element inet smartdns wg0_4 { %s timeout 3s }\nadd element inet smartdns wg0_6 { %s timeout 3s }\n", lab.AbroadWebV4, lab.AbroadWebV6))
+			return lab.AbroadWebV4, lab.AbroadWebV6
+		}, func(w *world, a netip.Addr) error {
+			w.waitFor("the mark expires", 6*time.Second, func() error {
+				if out, err := w.run("nft", "list", "set", "inet", "smartdns", markSet(a)); err != nil || strings.Contains(out, a.String()) {
 					return fmt.Errorf("%s %w", out, err)
 				}
 				return nil
@@ -129,7 +122,7 @@ func TestFlowsKeepTheirPathWhenMarksGo(t *testing.T) {
 			w.config = shared(marksOnly(w.config))
 			w.start()
 			w.waitUp()
-			v4, v6 := w.resolve("n1.foreign.test", 1), w.resolve("n1.foreign.test", 28)
+			v4, v6 := c.mark(w)
 			flows := w.keep(v4, v6)
 			w.goesOn("marked", 300*time.Millisecond, flows)
 			for _, a := range []netip.Addr{v4, v6} {
@@ -148,6 +141,53 @@ func TestFlowsKeepTheirPathWhenMarksGo(t *testing.T) {
 			w.noLeaks()
 		})
 	}
+}
+
+// markSet returns the set of a's marks for the tunnel.
+func markSet(a netip.Addr) string {
+	if a.Is6() {
+		return "wg0_6"
+	}
+	return "wg0_4"
+}
+
+// Marks that others delete are back without any answer. Flows do not notice,
+// and new ones go through the tunnel again.
+func TestMarksThatOthersDeletedComeBack(t *testing.T) {
+	w := newWorld(t)
+	w.config = shared(marksOnly(w.config))
+	w.start()
+	w.waitUp()
+	to := []netip.Addr{w.resolve("n1.foreign.test", 1), w.resolve("n1.foreign.test", 28)}
+	flows := w.keep(to...)
+	back := func() {
+		for _, a := range to {
+			w.waitFor("the mark is back", 2*time.Second, func() error {
+				if out, err := w.run("nft", "list", "set", "inet", "smartdns", markSet(a)); err != nil || !strings.Contains(out, a.String()) {
+					return fmt.Errorf("%s %w", out, err)
+				}
+				return nil
+			})
+			s, err := w.Client.Visit(w.context(5*time.Second), port443(a))
+			if err != nil || !s.ThroughTunnel() {
+				t.Errorf("a new connection to %s went %s, %v; want through the tunnel", a, way(s), err)
+			}
+		}
+	}
+	for _, a := range to {
+		w.nft(fmt.Sprintf("delete element inet smartdns %s { %s }\n", markSet(a), a))
+	}
+	back()
+	w.goesOn("after elements were deleted", 500*time.Millisecond, flows)
+	w.nft("flush set inet smartdns wg0_4\nflush set inet smartdns wg0_6\n")
+	back()
+	w.goesOn("after sets were flushed", 500*time.Millisecond, flows)
+	w.noLeaks()
+	if err := w.Gateway.FlushRuleset(); err != nil { // with it goes the translation of flows
+		t.Fatal(err)
+	}
+	w.waitFor("the table is back", 2*time.Second, w.tableThere)
+	back()
 }
 
 // A reload turns the rules of addresses around. Flows stay where they are; new

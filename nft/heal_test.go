@@ -1,0 +1,245 @@
+package nft_test
+
+import (
+	"context"
+	"encoding/binary"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"smartdns/lab/netnstest"
+	"smartdns/nft"
+	"smartdns/routing"
+)
+
+// marking makes marks at full speed while f runs.
+func marking(t *testing.T, table *nft.Table, f func()) (all []routing.Mark) {
+	t.Helper()
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	for w := range 4 {
+		wg.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				a := netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, uint32(w+1)<<24+uint32(i%50000))))
+				m := []routing.Mark{{Addr: a, Path: "wg0", Life: time.Hour}}
+				if _, err := table.Marker().Mark(context.Background(), m); err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				all = append(all, m...)
+				mu.Unlock()
+			}
+		})
+	}
+	f()
+	close(stop)
+	wg.Wait()
+	return all
+}
+
+// within waits for something that happens by itself.
+func within(t *testing.T, limit time.Duration, what string, happened func() bool) {
+	t.Helper()
+	for end := time.Now().Add(limit); !happened(); <-time.After(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Errorf("%s: not within %v", what, limit)
+			return
+		}
+	}
+}
+
+// What others take away comes back without any answer: with the table, where
+// the table was gone, else by itself.
+func TestMarksThatOthersTookComeBack(t *testing.T) {
+	for what, edit := range map[string]string{
+		"flush ruleset":     "flush ruleset",
+		"delete the table":  "delete table inet smartdns",
+		"flush the sets":    "flush set inet smartdns wg0_4; flush set inet smartdns wg0_6; flush set inet smartdns direct_4",
+		"delete an element": "delete element inet smartdns wg0_4 { " + foreign4 + " }",
+	} {
+		t.Run(what, func(t *testing.T) {
+			inTable(t, nft.Shared, defaultDirectGateway(), func(table *nft.Table) {
+				ctx := context.Background()
+				long := 5 * time.Hour
+				if _, err := table.Marker().Mark(ctx, append(to("wg0", long, foreign4, foreign6, "8.8.4.4"), to(routing.Direct, time.Hour, home4)...)); err != nil {
+					t.Error(err)
+				}
+				if _, err := table.Marker().Forget(ctx, addr("8.8.4.4")); err != nil {
+					t.Error(err)
+				}
+				for range 3 {
+					load(t, edit)
+					<-table.Lost()
+					set(t, table, defaultDirectGateway())
+					if what == "flush ruleset" || what == "delete the table" {
+						wantLeft(t, table, foreign4, "wg0", long) // it came with the table
+					}
+					for _, m := range append(to("wg0", long, foreign4, foreign6), to(routing.Direct, time.Hour, home4)...) {
+						within(t, 2*time.Second, m.Addr.String()+" is back", func() bool { return left(t, table, m.Addr.String(), m.Path) > m.Life-10*time.Second })
+					}
+				}
+				if left(t, table, "8.8.4.4", "wg0") > 0 {
+					t.Error("a forgotten mark came back")
+				}
+				if steps := set(t, table, defaultDirectGateway()); len(steps) != 0 {
+					t.Errorf("and then: %v", steps)
+				}
+			})
+		})
+	}
+}
+
+// A mark that an admin made for longer keeps its life when ours meets it.
+func TestMarksOfAnAdminAreNotShortened(t *testing.T) {
+	inTable(t, nft.Shared, gateway(), func(table *nft.Table) {
+		for i := range 50 {
+			a := netip.AddrFrom4([4]byte{9, 9, 9, byte(i)}).String()
+			nftOut(t, "add", "element", "inet", "smartdns", "wg0_4", "{ "+a+" timeout 3h }")
+			if _, err := table.Marker().Mark(context.Background(), to("wg0", time.Hour, a)); err != nil {
+				t.Error(err)
+			}
+			wantLeft(t, table, a, "wg0", 3*time.Hour)
+		}
+	})
+}
+
+func TestPacketsOfAFlowBegunWhileTheTableWasGone(t *testing.T) {
+	w := newWorld(t)
+	w.serve(w.gw, 22)
+	table := w.set(nft.Shared, defaultDirectGateway())
+	mark(t, table, "wg0", foreign4)
+	netnstest.Do(t, w.gw, func() { // somebody else's table keeps conntrack on
+		load(t, "flush ruleset; table inet other { chain c { type filter hook output priority 0; ct state new accept; }; }")
+	})
+	<-table.Lost()
+	w.gapFlows(func() { w.become(table, defaultDirectGateway()) })
+}
+
+func TestPacketsOfAFlowBegunWhileItsMarkWasGone(t *testing.T) {
+	w := newWorld(t)
+	w.serve(w.gw, 22)
+	table := w.set(nft.Shared, defaultDirectGateway())
+	mark(t, table, "wg0", foreign4)
+	release := nft.Hold(table)
+	netnstest.Do(t, w.gw, func() { load(t, "flush set inet smartdns wg0_4") })
+	<-table.Lost()
+	w.gapFlows(release)
+}
+
+// gapFlows opens flows that go direct, since what decides otherwise is gone, and
+// looks what becomes of them when heal has brought it back.
+func (w *world) gapFlows(heal func()) {
+	w.t.Helper()
+	udp, err := w.dial(w.gw, "udp", foreign4+":80", 0)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer udp.Close()
+	w.want("udp in the gap", w.hear(udp, "udp"), "198.18.0.2")
+	tcp, err := w.dial(w.gw, "tcp", foreign4+":80", 0)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer tcp.Close()
+	w.want("tcp in the gap", w.hear(tcp, "tcp"), "198.18.0.2")
+	inbound, err := w.dial(w.net, "tcp", "198.18.0.2:22", 0)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer inbound.Close()
+	w.hear(inbound, "tcp")
+	heal()
+	within(w.t, 2*time.Second, "udp through the tunnel", func() bool { return w.hear(udp, "udp") == tunnel4 })
+	leak := w.sniff(foreign4)
+	if err := echo(tcp); err == nil || short(err) != "refused" {
+		w.t.Errorf("a connection of the gap: %v, want a reset", err)
+	}
+	w.want("a new one", w.ask(w.gw, "tcp", foreign4+":80"), tunnel4)
+	if n := leak(); n != 0 {
+		w.t.Errorf("%d frames on the uplink", n)
+	}
+	if err := echo(inbound); err != nil {
+		w.t.Errorf("a connection from outside: %v", err)
+	}
+}
+
+// The transaction is made, and what follows it fails: what the kernel has is
+// known, and the rest is done by the next Set.
+func TestSetFinishesWhatFailedAfterItsTransaction(t *testing.T) {
+	w := newWorld(t)
+	up, down := gateway(), gateway()
+	up.Tunnels[0].WhenDown, down.Tunnels[0].WhenDown, down.Tunnels[0].Up = nft.Detour, nft.Detour, false
+	table := w.set(nft.Owned, down)
+	during, err := w.dial(w.lan, "tcp", foreign4+":80", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer during.Close()
+	w.want("down", w.hear(during, "tcp"), "192.168.8.20")
+	regain := nft.LoseConntrack(table)
+	netnstest.Do(t, w.gw, func() {
+		if steps, err := table.Set(t.Context(), up); err == nil || len(steps) == 0 {
+			t.Errorf("without conntrack: %d steps, %v", len(steps), err)
+		}
+	})
+	if err := echo(during); err != nil {
+		t.Errorf("nobody has ended it yet: %v", err)
+	}
+	regain()
+	netnstest.Do(t, w.gw, func() {
+		if steps, err := table.Diff(t.Context(), up); err != nil || len(steps) != 1 {
+			t.Errorf("what is left: %v, %v", steps, err)
+		}
+	})
+	w.become(table, up)
+	if err := echo(during); err == nil || short(err) != "refused" {
+		t.Errorf("a revocable flow after the tunnel is back: %v, want a reset", err)
+	}
+}
+
+func TestSetAmongMarksAtFullSpeed(t *testing.T) {
+	netnstest.Require(t)
+	big := gateway()
+	big.Addresses.Home = homePrefixes(t)
+	big.SetSize = 0
+	bigger := big
+	bigger.SetSize = 2 * nft.DefaultSetSize
+	inTable(t, nft.Owned, big, func(table *nft.Table) {
+		all := marking(t, table, func() {
+			for i := range 6 {
+				r := []nft.Ruleset{bigger, big}[i%2]
+				r.Tunnels = append([]nft.Tunnel(nil), r.Tunnels...)
+				r.Tunnels[0].Up = i%3 == 0
+				if _, err := table.Set(context.Background(), r); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		there := map[netip.Addr]bool{}
+		marks, err := table.Marks(context.Background())
+		if err != nil {
+			t.Error(err)
+		}
+		for _, m := range marks {
+			there[m.Addr] = true
+		}
+		missing := 0
+		for _, m := range all {
+			if !there[m.Addr] {
+				missing++
+			}
+		}
+		if missing > 0 {
+			t.Errorf("%d of %d acknowledged marks are missing", missing, len(all))
+		}
+		t.Logf("%d marks", len(all))
+	})
+}
