@@ -65,6 +65,7 @@ type querySide struct {
 	carries  atomic.Pointer[map[routing.Path]bool] // IPv6
 	policy   *resolver.Policy
 	outlets  outlets
+	verdicts *verdictStore
 }
 
 // view is what the API shows of the loop's state: a value nobody changes.

@@ -53,9 +53,8 @@ func Load(o Options) (*Parts, error) {
 }
 
 const (
-	cacheBytes   = 64 << 20
-	learnedNames = 100_000
-	stopTime     = 10 * time.Second // for taking everything back
+	cacheBytes = 64 << 20
+	stopTime   = 10 * time.Second // for taking everything back
 )
 
 // Run resolves and routes until ctx ends, then removes what is ours from the
@@ -119,6 +118,7 @@ func newEngine(o Options, parts *Parts) (*engine, error) {
 	e.failures = map[string]failure{}
 	e.geo = geo.NewHandle(parts.Geo)
 	e.endpoints = endpoints
+	e.verdicts = openVerdicts(o.Dirs.State, o.Log)
 	e.hostDNS = hostResolver{opts: o, wake: e.poke}
 	return e, nil
 }
@@ -162,6 +162,7 @@ func (e *engine) serve(ctx context.Context, control net.Listener, hup <-chan os.
 	g.Go(func() error { e.loop(inner); return nil })
 	g.Go(func() error { return serveControl(inner, control, web.Handler(e.source())) })
 	g.Go(func() error { e.followSignals(inner, hup); return nil })
+	g.Go(func() error { e.verdicts.run(inner); return nil })
 	now := e.status(inner)
 	for _, c := range now.Conditions {
 		var fix []any
@@ -382,7 +383,7 @@ func (e *engine) bringUpQueries() {
 		p.CanV6 = func(path routing.Path) bool { return (*e.carries.Load())[path] }
 	}
 	e.resolver = resolver.New(resolver.Config{
-		Policy: e.policy, Cache: cache.New(int(min(cacheBytes, memoryLimit()/3))), Learned: resolver.NewLearned(learnedNames), Paths: p, Log: e.log,
+		Policy: e.policy, Cache: cache.New(int(min(cacheBytes, memoryLimit()/3))), Learned: e.verdicts.learned, Paths: p, Log: e.log,
 	})
 	e.server = server.New(answerer{e.resolver}, server.DefaultLimits(), e.log)
 }

@@ -20,6 +20,8 @@ func (e *engine) source() web.Source {
 		Route:  e.route,
 		Marks:  e.listMarks,
 		Forget: e.forget,
+
+		Verdicts: e.verdictSource(),
 		Reload: func(ctx context.Context) (api.Done, error) {
 			if err := e.requestReload(ctx); err != nil {
 				return api.Done{}, fmt.Errorf("the configuration stays as it was:\n%w", err)

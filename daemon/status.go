@@ -77,6 +77,7 @@ func (e *engine) conditions(v *view, s api.Status) []api.Condition {
 	for _, f := range v.fails {
 		all = append(all, api.Condition{Severity: f.severity, What: f.text, Since: f.since})
 	}
+	all = append(all, e.verdicts.conditions()...)
 	for _, t := range v.tunnels {
 		st := t.status()
 		if st.State != wg.Up {
@@ -218,6 +219,7 @@ func (e *engine) counters() []api.Counter {
 		{"queries", "failed", c.Failed}, {"queries", "over a limit", c.Overloaded}, {"queries", "shared with an equal question", c.Shared},
 		{"queries", "without a packet left for another try", c.Capped},
 		{"auto", "names judged by auto", c.Auto.Judged}, {"auto", "judgements contradicted", c.Auto.Contradicted},
+		{"auto", "names in no list asked at home", c.Auto.Exposed},
 		{"auto", "domestic answers while foreign was unreachable", c.Auto.Fallback}, {"auto", "of those refused, not all home", c.Auto.Refused},
 		{"poison", "suspicious answers", c.Poison.Suspicious}, {"poison", "replaced by the foreign side's", c.Poison.Replaced},
 		{"poison", "suspicious answers used for want of better", c.Poison.Used}, {"poison", "bogus addresses made NXDOMAIN", c.Poison.Bogus},

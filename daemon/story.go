@@ -93,7 +93,7 @@ func auto(s resolver.Story) *api.Auto {
 	a := &api.Auto{Mode: string(s.Mode), Region: s.Region, Why: s.Why}
 	if s.Learned {
 		age := api.Since(s.Age)
-		a.Learned = &age
+		a.Learned, a.Pinned = &age, s.Pinned
 	}
 	return a
 }

@@ -40,8 +40,11 @@ func (r *Resolver) auto(ctx context.Context, t *task) outcome {
 		t.side = Foreign
 		return t.take(ctx, r.ask(ctx, t, Foreign, t.q.Type, forAnswer), 0)
 	}
-	if v, ok := r.learned.Use(t.name); ok {
-		story.Region, story.Why, story.Learned, story.Age = v.Region.String(), v.Why, true, time.Since(v.Time)
+	if v, due, ok := r.learned.Use(t.name); ok {
+		story.Region, story.Why, story.Learned, story.Age, story.Pinned = v.Region.String(), v.Why, true, v.Age, v.Pinned
+		if due {
+			r.judgeAgain(ctx, t, v)
+		}
 		return r.known(ctx, t, v)
 	}
 	if t.pol.Auto.Mode == Race && (t.q.Type == wire.TypeA || t.q.Type == wire.TypeAAAA) {
@@ -56,10 +59,12 @@ func (r *Resolver) known(ctx context.Context, t *task, v Verdict) outcome {
 		far := r.ask(ctx, t, Foreign, t.q.Type, forAnswer)
 		out := t.take(ctx, far, foreignPatience)
 		t.side = Foreign
-		if out.err != nil {
+		switch addrs := out.msg.addresses(); {
+		case out.err != nil && v.Pinned:
+			return t.late(ctx, far, out) // whoever pinned it abroad wants nobody at home to know it
+		case out.err != nil:
 			return r.foreignDown(ctx, t, far, out, nil)
-		}
-		if addrs := out.msg.addresses(); len(addrs) > 0 && t.pol.allHome(out.msg) {
+		case len(addrs) > 0 && t.pol.allHome(out.msg):
 			r.contradict(t, "every address of it is home")
 		}
 		return out
@@ -76,9 +81,12 @@ func (r *Resolver) known(ctx context.Context, t *task, v Verdict) outcome {
 
 // contradict drops the verdict for t.name, so that it is judged again.
 func (r *Resolver) contradict(t *task, why string) {
-	r.learned.Forget(t.name)
 	r.count.auto.contradicted.Add(1)
-	t.note("forgot the verdict for %s: %s", t.name, why)
+	if r.learned.contradict(t.name) {
+		t.note("forgot the verdict for %s: %s", t.name, why)
+	} else {
+		t.note("%s stays pinned, although %s", t.name, why)
+	}
 }
 
 // unknown asks the foreign side, and which region the name is in; a name at
@@ -100,8 +108,9 @@ func (r *Resolver) unknown(ctx context.Context, t *task, tried *outcome) outcome
 	if region == geo.Unknown {
 		return plain
 	}
-	story := t.step().Auto
-	story.Region, story.Why = region.String(), why
+	if story := t.step().Auto; !story.Pinned {
+		*story = Story{Mode: story.Mode, Region: region.String(), Why: why}
+	}
 	if region == geo.Home {
 		if tried != nil {
 			return plain
@@ -244,6 +253,11 @@ func (r *Resolver) foreignDown(ctx context.Context, t *task, far *asking, down o
 		r.count.auto.refused.Add(1)
 	}
 	t.side = Foreign
+	return t.late(ctx, far, down)
+}
+
+// late waits on for far, where down is only that it did not answer in its time.
+func (t *task) late(ctx context.Context, far *asking, down outcome) outcome {
 	if errors.Is(down.err, errWaited) {
 		return t.take(ctx, far, 0)
 	}

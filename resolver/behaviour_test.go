@@ -61,7 +61,7 @@ func autoPolicy(mode resolver.Mode, domestic, foreign upstream.Exchanger) *resol
 func withPolicy(p *resolver.Policy) (*resolver.Resolver, *resolvertest.Marker) {
 	marker := &resolvertest.Marker{}
 	return resolver.New(resolver.Config{
-		Policy: p, Cache: cache.New(0), Learned: resolver.NewLearned(100), Paths: resolver.Paths{Marker: marker},
+		Policy: p, Cache: cache.New(0), Learned: resolver.NewLearned(1 << 20), Paths: resolver.Paths{Marker: marker},
 	}), marker
 }
 
@@ -151,7 +151,7 @@ func TestPinnedOrNotAnswered(t *testing.T) {
 		}}))
 		p.Addresses = must(policy.NewAddresses([]policy.AddressSpec{{Rule: policy.AddressRule{Via: c.byDefault}, All: true}}))
 		r := resolver.New(resolver.Config{
-			Policy: p, Cache: cache.New(0), Learned: resolver.NewLearned(1),
+			Policy: p, Cache: cache.New(0), Learned: resolver.NewLearned(1 << 20),
 			Paths: resolver.Paths{Marker: &resolvertest.Marker{}, Never: func(a netip.Addr) string {
 				if a == netip.MustParseAddr("2606::53") {
 					return "an upstream"
@@ -265,7 +265,7 @@ func TestFilteredAnswerHasASOA(t *testing.T) {
 		return replied(q, 0, "x.org. 60 IN CNAME y.org.", "y.org. 60 IN AAAA 2606::1")
 	})
 	r := resolver.New(resolver.Config{
-		Policy: autoPolicy(resolver.ForeignOnly, server, server), Cache: cache.New(0), Learned: resolver.NewLearned(1),
+		Policy: autoPolicy(resolver.ForeignOnly, server, server), Cache: cache.New(0), Learned: resolver.NewLearned(1 << 20),
 		Paths: resolver.Paths{Marker: &resolvertest.Marker{}, CanV6: func(routing.Path) bool { return false }},
 	})
 	q := resolver.Ask("x.org.", dns.TypeAAAA, netip.Addr{})

@@ -19,7 +19,8 @@ type Counters struct {
 // AutoCounters counts how auto decided.
 type AutoCounters struct {
 	Judged       uint64 // names judged
-	Contradicted uint64 // learned verdicts that an answer contradicted
+	Contradicted uint64 // verdicts that an answer contradicted
+	Exposed      uint64 // names in no list that the domestic side was asked about
 	Fallback     uint64 // all-home answers taken from the domestic side while foreign was unreachable
 	Refused      uint64 // domestic answers refused then, as they were not all home
 }
@@ -46,9 +47,15 @@ type MarkCounters struct {
 type counters struct {
 	queries, hits, local, failed, overloaded, shared, capped atomic.Uint64
 
-	auto   struct{ judged, contradicted, fallback, refused atomic.Uint64 }
+	auto   autoCounters
 	poison struct{ suspicious, replaced, used, bogus, stripped atomic.Uint64 }
 	marks  struct{ answers, failed, agreed, unmarked, never, directRefused atomic.Uint64 }
+}
+
+type autoCounters struct {
+	judged, contradicted, fallback, refused atomic.Uint64
+
+	exposed exposed
 }
 
 // Counters returns a snapshot.
@@ -58,7 +65,7 @@ func (r *Resolver) Counters() Counters {
 		Queries: c.queries.Load(), Hits: c.hits.Load(), Local: c.local.Load(), Failed: c.failed.Load(),
 		Overloaded: c.overloaded.Load(), Shared: c.shared.Load(), Capped: c.capped.Load(),
 		Auto: AutoCounters{
-			Judged: c.auto.judged.Load(), Contradicted: c.auto.contradicted.Load(),
+			Judged: c.auto.judged.Load(), Contradicted: c.auto.contradicted.Load(), Exposed: c.auto.exposed.count.Load(),
 			Fallback: c.auto.fallback.Load(), Refused: c.auto.refused.Load(),
 		},
 		Poison: PoisonCounters{

@@ -65,6 +65,7 @@ type Story struct {
 	Why     string        `json:"why,omitempty"`
 	Learned bool          `json:"learned,omitempty"` // before this query
 	Age     time.Duration `json:"age_ns,omitempty"`  // of what was learned
+	Pinned  bool          `json:"pinned,omitempty"`  // by a person, not learned
 }
 
 // Visit is one question to one side.

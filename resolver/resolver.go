@@ -184,6 +184,8 @@ type Resolver struct {
 	parsing parsing
 	servers servers
 	count   counters
+
+	rejudging atomic.Int32 // verdicts being judged again
 }
 
 // New returns a Resolver. It starts nothing: goroutines live no longer than

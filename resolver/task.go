@@ -134,6 +134,9 @@ func (r *Resolver) launch(ctx context.Context, t *task, a *asking, l lookup) {
 	if a.visit.Shared {
 		r.count.shared.Add(1)
 	}
+	if room && l.side == Domestic && t.rule.Action == policy.AskAuto {
+		r.count.auto.exposed.add(l.name)
+	}
 }
 
 // take waits for the outcome of a, at most until ctx ends or for patience, and

@@ -19,6 +19,8 @@ type Source struct {
 	Marks  func(ctx context.Context) (api.Marks, error)
 	Forget func(ctx context.Context, addr string) (api.Done, error)
 	Reload func(ctx context.Context) (api.Done, error)
+
+	Verdicts Verdicts
 }
 
 // maxBody is the longest form that we read.
@@ -36,6 +38,7 @@ func Handler(s Source) http.Handler {
 	mux.Handle("GET /v1/marks", serve(func(r *http.Request) (api.Marks, error) { return s.Marks(r.Context()) }))
 	mux.Handle("POST /v1/marks/forget", serve(func(r *http.Request) (api.Done, error) { return s.Forget(r.Context(), r.PostFormValue("addr")) }))
 	mux.Handle("POST /v1/reload", serve(func(r *http.Request) (api.Done, error) { return s.Reload(r.Context()) }))
+	s.Verdicts.handle(mux)
 	return mux
 }
 

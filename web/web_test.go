@@ -39,6 +39,17 @@ func source() web.Source {
 		Forget: func(_ context.Context, addr string) (api.Done, error) {
 			return api.Done{Schema: api.Schema, Text: addr}, nil
 		},
+		Verdicts: web.Verdicts{
+			List: func(_ context.Context, suffix string) (api.Verdicts, error) {
+				return api.Verdicts{Schema: api.Schema, Verdicts: []api.Verdict{{Name: suffix, Region: "home"}}}, nil
+			},
+			Pin: func(_ context.Context, name, region string) (api.Done, error) {
+				return api.Done{Schema: api.Schema, Text: name + " is " + region}, nil
+			},
+			Forget: func(_ context.Context, name, suffix string) (api.Done, error) {
+				return api.Done{Schema: api.Schema, Text: "name " + name + " suffix " + suffix}, nil
+			},
+		},
 		Reload: func(context.Context) (api.Done, error) {
 			return api.Done{}, errors.New("smartdns.toml:3: [listen] dns: bad")
 		},
@@ -81,6 +92,20 @@ func TestClientGetsWhatTheSourceSays(t *testing.T) {
 	f, err := c.Forget(ctx, "93.184.216.34")
 	wantF, _ := src.Forget(ctx, "93.184.216.34")
 	check("forget", f, wantF, err)
+	v, err := c.Verdicts(ctx, "a&b.org")
+	wantV, _ := src.Verdicts.List(ctx, "a&b.org")
+	check("verdicts", v, wantV, err)
+	for _, done := range []struct {
+		got  func() (api.Done, error)
+		want string
+	}{
+		{func() (api.Done, error) { return c.Pin(ctx, "a.org", "home") }, "a.org is home"},
+		{func() (api.Done, error) { return c.ForgetVerdict(ctx, "a.org") }, "name a.org suffix "},
+		{func() (api.Done, error) { return c.ForgetVerdicts(ctx, "org") }, "name  suffix org"},
+	} {
+		got, err := done.got()
+		check("verdicts", got, api.Done{Schema: api.Schema, Text: done.want}, err)
+	}
 }
 
 func TestErrorsAreTheDaemonsSentences(t *testing.T) {
@@ -104,6 +129,9 @@ func TestHandlerRefuses(t *testing.T) {
 		{"GET", "/v1/reload", "", http.StatusMethodNotAllowed},
 		{"GET", "/v1/marks/forget?addr=1.2.3.4", "", http.StatusMethodNotAllowed},
 		{"GET", "/v1/query?name=a", "", http.StatusMethodNotAllowed},
+		{"GET", "/v1/verdicts/forget?suffix=.", "", http.StatusMethodNotAllowed},
+		{"POST", "/v1/verdicts/forget", "", http.StatusBadRequest},
+		{"POST", "/v1/verdicts/forget", "name=a.org&suffix=org", http.StatusBadRequest},
 		{"POST", "/v1/status", "", http.StatusMethodNotAllowed},
 		{"GET", "/", "", http.StatusNotFound},
 		{"GET", "/debug/pprof/", "", http.StatusNotFound},

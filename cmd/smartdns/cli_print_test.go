@@ -131,6 +131,15 @@ func TestQueryReads(t *testing.T) {
 			}},
 			Answers: []api.Address{foreignAddress("93.184.216.34", 3600)},
 		},
+		"pinned": {
+			Name: "www.example.com", Type: "A", RCode: "NOERROR", Took: 0.039,
+			Steps: []api.Step{{
+				Name: "www.example.com", Rule: ruleAll,
+				Auto:  &api.Auto{Mode: "foreign-first", Region: "abroad", Why: "pinned", Learned: &learned, Pinned: true},
+				Asked: []api.Asked{foreign(0.039, "")},
+			}},
+			Answers: []api.Address{foreignAddress("93.184.216.34", 3600)},
+		},
 		"home": {
 			Name: "www.baidu.com", Type: "A", RCode: "NOERROR", Took: 0.0074,
 			Steps:   []api.Step{{Name: "www.baidu.com", Rule: ruleList, Asked: []api.Asked{domestic("223.5.5.5", 0.0071, "")}}},
@@ -293,6 +302,20 @@ func TestMarksRead(t *testing.T) {
 				{Addr: addr("2606:2800:220:1:248:1893:25c8:1946"), Path: "a-tunnel-of-15c", Set: "a-tunnel-of-15c_6", Remaining: 59},
 			},
 			Conflicts: []api.Conflict{{Addr: addr("93.184.216.34"), Paths: []string{"wg0", "direct"}, Used: "wg0"}},
+		})
+	}))
+}
+
+func TestVerdictsRead(t *testing.T) {
+	golden(t, "verdicts.txt", printed(t, func(p printer) {
+		p.verdicts(api.Verdicts{})
+		p.verdicts(api.Verdicts{
+			Verdicts: []api.Verdict{
+				{Name: "a-name-of-considerable-length.in-a-zone-with-a-long-name.example.com", Region: "abroad", Why: "93.184.216.34, for a client in 114.240.0.0/24", Age: 93784, Idle: 60, Hits: 12},
+				{Name: "www.example.cn", Region: "home", Why: "39.156.66.10, for a client in 114.240.0.0/24", Age: 3550, Hits: 1, Confirmed: 3},
+				{Name: "www.example.org", Region: "home", Why: "pinned", Pinned: true, Age: 864000, Hits: 7},
+			},
+			Bytes: 1024, Limit: 8 << 20,
 		})
 	}))
 }

@@ -83,7 +83,11 @@ func (p printer) step(s api.Step) {
 		default:
 			text += "nothing says where it is"
 		}
-		if a.Learned != nil {
+		switch {
+		case a.Learned == nil:
+		case a.Pinned:
+			text, age = a.Mode+": it is "+a.Region, "pinned "+long(*a.Learned)+" ago"
+		default:
 			age = "learned " + long(*a.Learned) + " ago"
 		}
 		p.row("auto", text, age)

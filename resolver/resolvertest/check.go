@@ -66,6 +66,10 @@ func (c check) line(l line) error {
 		if got := c.d.Steps[len(c.d.Steps)-1].Cached; got != l.at(0) {
 			c.errorf(l, "cached %q, want %q", got, l.at(0))
 		}
+	case "verdict":
+		if got := verdict(c.d.Steps[0].Auto); got != l.rest(0) {
+			c.errorf(l, "verdict %s, want %s", got, l.rest(0))
+		}
 	case "cut":
 		if got := c.d.Steps[0].Cut; got != l.at(0) {
 			c.errorf(l, "cut at %q, want %q", got, l.at(0))
@@ -143,6 +147,17 @@ func (c check) answer(l line) error {
 		c.reason(l, opt)
 	}
 	return nil
+}
+
+// verdict is what a story says of the verdict that decided.
+func verdict(s *resolver.Story) string {
+	switch {
+	case s == nil || !s.Learned:
+		return "none"
+	case s.Pinned:
+		return s.Region + " pinned"
+	}
+	return s.Region + " " + s.Age.String()
 }
 
 // reason checks that the client learns why.

@@ -2,6 +2,7 @@ package resolvertest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"smartdns/geo"
 	"smartdns/resolver"
 	"smartdns/resolver/dnsname"
 )
@@ -53,7 +55,7 @@ func (w *world) step(t *testing.T, lines []line) (used int, err error) {
 	switch l.verb {
 	case "query":
 		end := 1
-		for end < len(lines) && !slices.Contains([]string{"query", "pass", "flush", "count", "learned", "forget"}, lines[end].verb) && !isSetting(lines[end]) {
+		for end < len(lines) && !slices.Contains([]string{"query", "pass", "flush", "count", "learned", "forget", "pin"}, lines[end].verb) && !isSetting(lines[end]) {
 			end++
 		}
 		if err := w.start(); err != nil {
@@ -77,15 +79,29 @@ func (w *world) step(t *testing.T, lines []line) (used int, err error) {
 		n, err := dnsname.Parse(l.at(0))
 		w.resolver.Learned().Forget(n)
 		return 1, err
+	case "pin":
+		region := geo.Abroad
+		if l.at(1) == "home" {
+			region = geo.Home
+		}
+		if err := w.start(); err != nil {
+			return 0, err
+		}
+		n, err := dnsname.Parse(l.at(0))
+		return 1, errors.Join(err, w.resolver.Learned().Pin(n, region))
 	case "learned":
+		synctest.Wait()
 		got := "nothing"
 		for _, v := range w.resolver.Learned().All() {
 			if v.Name.String() == l.at(0) {
 				got = v.Region.String()
+				if l.at(2) != "" {
+					got += " " + v.Age.String()
+				}
 			}
 		}
-		if got != l.at(1) {
-			t.Errorf("line %d: learned about %s: %s, want %s", l.number, l.at(0), got, l.at(1))
+		if got != l.rest(1) {
+			t.Errorf("line %d: learned about %s: %s, want %s", l.number, l.at(0), got, l.rest(1))
 		}
 		return 1, nil
 	}

@@ -101,7 +101,7 @@ func (w *world) start() error {
 		return nil
 	}
 	w.resolver = resolver.New(resolver.Config{
-		Policy: &p, Cache: cache.New(0), Learned: resolver.NewLearned(1000),
+		Policy: &p, Cache: cache.New(0), Learned: resolver.NewLearned(1 << 20),
 		Paths: resolver.Paths{
 			Marker:       w.marker,
 			Never:        func(a netip.Addr) string { return w.never[a] },

@@ -146,6 +146,7 @@ type Auto struct {
 	Region  string   `json:"region,omitempty"` // "home", "abroad"; "" when nothing said
 	Why     string   `json:"why,omitempty"`
 	Learned *Seconds `json:"learned,omitempty"` // the age of the verdict, when it is from before this query
+	Pinned  bool     `json:"pinned,omitempty"`  // a person said so
 }
 
 // Record is a record of the answer.
