@@ -17,5 +17,6 @@ func (a answerer) Answer(ctx context.Context, q wire.Query, from server.Client) 
 	if err != nil {
 		return wire.AppendError(nil, q, wire.FormErr, -1, "")
 	}
+	query.View = from.View
 	return a.resolver.Resolve(ctx, query).Reply(nil, query)
 }

@@ -13,6 +13,7 @@ import (
 	"smartdns/geo"
 	"smartdns/nft"
 	"smartdns/resolver"
+	"smartdns/resolver/cache"
 	"smartdns/resolver/server"
 	"smartdns/routing"
 	"smartdns/routing/linux"
@@ -60,6 +61,7 @@ type failure struct {
 type querySide struct {
 	server   *server.Server
 	resolver *resolver.Resolver
+	sealed   *cache.Sealed
 	geo      *geo.Handle
 	never    atomic.Pointer[neverMark]
 	carries  atomic.Pointer[map[routing.Path]bool] // IPv6
@@ -112,6 +114,7 @@ func (e *engine) loop(ctx context.Context) {
 		case <-e.routes.Changed():
 		case <-e.wake:
 		case <-lost:
+			e.sealed.Generation().Advance()
 			if d := e.contest.changed(time.Now()); d > 0 {
 				pause = time.After(d)
 			} else {
@@ -211,12 +214,15 @@ func (e *engine) publishLive(l live) {
 			}
 		}
 	}
-	e.never.Store(e.parts.never(l.facts, endpoints))
+	never := e.parts.never(l.facts, endpoints)
 	carries := map[routing.Path]bool{routing.Direct: e.parts.carriesV6(l.facts, routing.Direct)}
 	for p := range e.tunnels {
 		carries[p] = e.parts.carriesV6(l.facts, p)
 	}
-	e.carries.Store(&carries)
+	wasNever, wasCarries := e.never.Swap(never), e.carries.Swap(&carries)
+	if wasNever != nil && !(wasNever.reasons.Equal(&never.reasons) && maps.Equal(*wasCarries, carries)) {
+		e.sealed.Generation().Advance()
+	}
 	e.server.Allow(clients(e.parts.Config, l.facts))
 }
 
@@ -231,6 +237,9 @@ func (e *engine) listen(l live) error {
 func (e *engine) setTable(ctx context.Context, l live) error {
 	steps, err := e.table.Set(ctx, e.parts.ruleset(l))
 	e.logSteps(steps)
+	if len(steps) > 0 {
+		e.sealed.Generation().Advance()
+	}
 	return err
 }
 

@@ -35,6 +35,7 @@ func (e *engine) reload(ctx context.Context, parts *Parts) error {
 		return fmt.Errorf("reloading: %w", err)
 	}
 	e.dropDirectMarks(ctx, before.parts)
+	e.sealed.Generation().Advance() // an answer may have been sealed by marks that are gone now
 	return nil
 }
 

@@ -116,12 +116,17 @@ func newEngine(o Options, parts *Parts) (*engine, error) {
 	e.tunnels = map[routing.Path]*running{}
 	e.outlets = outlets{}
 	e.failures = map[string]failure{}
+	e.sealed = cache.NewSealed(cacheSize()/2, &cache.Generation{})
 	e.geo = geo.NewHandle(parts.Geo)
 	e.endpoints = endpoints
 	e.verdicts = openVerdicts(o.Dirs.State, o.Log)
 	e.hostDNS = hostResolver{opts: o, wake: e.poke}
 	return e, nil
 }
+
+// cacheSize is how many bytes answers may take: half of them by side, and half
+// as the fast lane gives them.
+func cacheSize() int { return int(min(cacheBytes, memoryLimit()/3)) }
 
 // Names of our files.
 const (
@@ -377,15 +382,18 @@ func (e *engine) bringUpQueries() {
 	p := resolver.Paths{
 		Never: func(a netip.Addr) string { return e.never.Load().Reason(a) },
 	}
+	lane := server.Lane{Sealed: e.sealed}
 	if e.routed() {
+		lane.Watch = func() (server.Watch, error) { return e.table.Watch() }
 		p.Marker = e.table.Marker()
 		p.StaticAgrees = e.staticAgrees
 		p.CanV6 = func(path routing.Path) bool { return (*e.carries.Load())[path] }
 	}
 	e.resolver = resolver.New(resolver.Config{
-		Policy: e.policy, Cache: cache.New(int(min(cacheBytes, memoryLimit()/3))), Learned: e.verdicts.learned, Paths: p, Log: e.log,
+		Policy: e.policy, Cache: cache.New(cacheSize() / 2), Sealed: e.sealed, Learned: e.verdicts.learned, Paths: p, Log: e.log,
 	})
 	e.server = server.New(answerer{e.resolver}, server.DefaultLimits(), e.log)
+	e.server.SetLane(lane)
 }
 
 // staticAgrees reports whether an address leaves by path although it was not

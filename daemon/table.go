@@ -135,6 +135,7 @@ func (e *engine) forget(ctx context.Context, addr string) (api.Done, error) {
 		return api.Done{}, errors.New("there is no tunnel, so no address is marked")
 	}
 	had, err := v.table.Marker().Forget(ctx, a.Unmap())
+	e.sealed.Generation().Advance()
 	if err != nil {
 		return api.Done{}, err
 	}

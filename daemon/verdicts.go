@@ -160,6 +160,7 @@ func (e *engine) pinVerdict(_ context.Context, name, region string) (api.Done, e
 	if err := e.verdicts.learned.Pin(n, r); err != nil {
 		return api.Done{}, err
 	}
+	e.sealed.Generation().Advance()
 	e.verdicts.save(false)
 	text := fmt.Sprintf("%s is %s until you forget it", n.String(), region)
 	if why := e.overrules(n); why != "" {
@@ -183,6 +184,7 @@ func (e *engine) overrules(name dnsname.FQDN) string {
 
 func (e *engine) forgetVerdicts(_ context.Context, name, suffix string) (api.Done, error) {
 	defer e.verdicts.save(false)
+	defer e.sealed.Generation().Advance()
 	if name != "" {
 		n, err := dnsname.Parse(name)
 		if err != nil {

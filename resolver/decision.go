@@ -22,6 +22,7 @@ type Decision struct {
 	RCode     string        `json:"rcode"`
 	EDE       []EDE         `json:"ede,omitempty"` // why; the first goes to the client
 	Notes     []string      `json:"notes,omitempty"`
+	Sealed    time.Duration `json:"sealed_ns,omitempty"` // how long the fast lane may say the same; 0: not at all
 
 	msg   message
 	rcode uint16

@@ -30,6 +30,7 @@ type outcome struct {
 	err     error
 	tries   []upstream.Try
 	took    time.Duration
+	lasts   time.Duration // it may be given so long without looking again
 }
 
 // join returns the flight of key, which run fills in a goroutine of its own

@@ -39,6 +39,7 @@ func (l lookup) stored(e cache.Entry) outcome {
 		var m message
 		if m, out.err = parse(e.Body, l.name, l.qtype, l.do); out.err == nil {
 			out.msg = m.aged(e.Age)
+			out.lasts = e.Left - (e.Age+e.Left)/prefetchPart
 		}
 	}
 	return out
@@ -54,6 +55,8 @@ func (l lookup) exchange(ctx context.Context, key []byte, f *flight) outcome {
 		l.r.cache.Put(key, cache.Failure, failureOf(out.err).append(nil), cache.Failure.MaxLife())
 	case out.suspect.why == "":
 		kind, life := out.msg.life(l.qtype)
+		life = min(life, kind.MaxLife())
+		out.lasts = life - life/prefetchPart
 		l.r.cache.Put(key, kind, out.msg.pack(l.question, l.name), life)
 	}
 	return out

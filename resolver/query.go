@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"smartdns/resolver/cache"
 	"smartdns/resolver/dnsname"
 	"smartdns/resolver/wire"
 )
@@ -16,6 +17,7 @@ type Query struct {
 	Type      uint16
 	Client    netip.Addr // invalid for our own questions
 	Transport string     // "udp", "tcp", ...; "" for our own questions
+	View      cache.View // of the client
 	Flags     Flags
 	ID        uint16
 	Size      int    // the largest reply over UDP, at least 512

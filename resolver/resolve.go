@@ -22,13 +22,17 @@ func (r *Resolver) Resolve(ctx context.Context, q *Query) *Decision {
 	r.lookup(ctx, t) // policy: whom to ask, or a local answer; then cache, else upstream
 	r.classify(t)    // geo: each address → verdict → path; what may not be answered goes
 	r.mark(ctx, t)   // nft: acknowledged by the kernel before we go on
-	return r.finish(t)
+	r.finish(t)      // rcode, counters
+	r.seal(t)        // cache: the fast lane may say the same for as long as all of this holds
+	return t.Decision
 }
 
 func (r *Resolver) begin(q *Query) *task {
 	r.count.queries.Add(1)
+	generation := r.sealed.Generation().Now() // before anything is read that advances it
 	t := &task{
-		q: q, pol: r.policy.Load(), name: q.Name, purse: new(upstream.Purse),
+		q: q, sealing: sealing{lasts: forever, generation: generation},
+		pol: r.policy.Load(), name: q.Name, purse: new(upstream.Purse),
 		Decision: &Decision{
 			Time:  time.Now(),
 			Asked: Asked{Name: q.Name.String(), Type: typeName(q.Type), Transport: q.Transport},
@@ -60,6 +64,10 @@ func (r *Resolver) lookup(ctx context.Context, t *task) {
 		step := t.step()
 		step.Side, step.Cached = t.side, out.kind
 		t.doubtful = t.doubtful || out.suspect.why != ""
+		if step.Local != "" {
+			out.lasts = localTTL * time.Second
+		}
+		t.lasts = min(t.lasts, out.lasts)
 		if out.err != nil {
 			t.fail(out.err)
 			return
@@ -136,8 +144,8 @@ func (t *task) fail(err error) {
 	}
 }
 
-// finish makes the Decision out of what is known now.
-func (r *Resolver) finish(t *task) *Decision {
+// finish completes the Decision by what is known now.
+func (r *Resolver) finish(t *task) {
 	d := t.Decision
 	d.rcode = d.msg.rcode
 	d.RCode = rcodeName(d.rcode)
@@ -151,5 +159,4 @@ func (r *Resolver) finish(t *task) *Decision {
 	case last.Cached != "":
 		r.count.hits.Add(1)
 	}
-	return d
 }

@@ -165,6 +165,7 @@ func DefaultLimits() Limits {
 type Config struct {
 	Policy  *Policy
 	Cache   *cache.Cache
+	Sealed  *cache.Sealed // nil: nobody reads what is sealed
 	Learned *Learned
 	Paths   Paths
 	Limits  Limits // the zero value: DefaultLimits
@@ -175,6 +176,7 @@ type Config struct {
 type Resolver struct {
 	policy  atomic.Pointer[Policy]
 	cache   *cache.Cache
+	sealed  *cache.Sealed
 	learned *Learned
 	paths   Paths
 	limits  Limits
@@ -191,12 +193,15 @@ type Resolver struct {
 // New returns a Resolver. It starts nothing: goroutines live no longer than
 // the queries that need them, plus Limits.Total.
 func New(c Config) *Resolver {
-	r := &Resolver{cache: c.Cache, learned: c.Learned, paths: c.Paths, limits: c.Limits, log: c.Log}
+	r := &Resolver{cache: c.Cache, sealed: c.Sealed, learned: c.Learned, paths: c.Paths, limits: c.Limits, log: c.Log}
 	if r.limits == (Limits{}) {
 		r.limits = DefaultLimits()
 	}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
+	}
+	if r.sealed == nil {
+		r.sealed = cache.NewSealed(0, &cache.Generation{})
 	}
 	r.slots.limits = r.limits
 	r.policy.Store(c.Policy.identified())
@@ -204,11 +209,17 @@ func New(c Config) *Resolver {
 }
 
 // Swap replaces the policy. Queries under way end with the old one. The cache
-// stays: what lies in it is judged and marked again by every answer.
-func (r *Resolver) Swap(p *Policy) { r.policy.Store(p.identified()) }
+// stays: what lies in it is judged and marked again, sealed answers too.
+func (r *Resolver) Swap(p *Policy) {
+	r.policy.Store(p.identified())
+	r.sealed.Generation().Advance()
+}
 
 // Flush forgets every cached answer. Learned verdicts stay.
-func (r *Resolver) Flush() { r.cache.Flush() }
+func (r *Resolver) Flush() {
+	r.cache.Flush()
+	r.sealed.Flush()
+}
 
 // Learned returns what auto learned about names.
 func (r *Resolver) Learned() *Learned { return r.learned }

@@ -33,7 +33,14 @@ type task struct {
 	seated bool // holds one of the slots
 	purse  *upstream.Purse
 
+	sealing
 	doubtful bool // the answer has a part that looked forged, and is used for want of a better one
+}
+
+// sealing is for how long the answer may be given again.
+type sealing struct {
+	lasts      time.Duration // without looking again
+	generation uint64        // of all that the answer depends on
 }
 
 func (t *task) step() *Step { return &t.Steps[len(t.Steps)-1] }
@@ -122,6 +129,10 @@ func (r *Resolver) launch(ctx context.Context, t *task, a *asking, l lookup) {
 				f.out = outcome{err: errPanic}
 			}
 		}()
+		if e, ok := r.cache.Get(key); ok && !l.anew {
+			f.out = l.stored(e) // an equal exchange ended between our look at the cache and this one
+			return
+		}
 		f.out = l.exchange(ctx, key, f)
 		if p := (*upstream.PanicError)(nil); errors.As(f.out.err, &p) {
 			r.log.Error("resolver: panic in a server", "panic", p.Value, "stack", string(p.Stack))

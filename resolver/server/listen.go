@@ -5,18 +5,20 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// listener is one address: a UDP and a TCP socket, and the goroutines that
-// read them.
+// listener is one address: a UDP socket for each CPU and a TCP socket, and the
+// goroutines that read them.
 type listener struct {
-	addr netip.AddrPort
-	udp  *net.UDPConn
-	tcp  *net.TCPListener
+	addr    netip.AddrPort
+	workers []*worker
+	tcp     *net.TCPListener
 
 	readers sync.WaitGroup
 	mu      sync.Mutex // guards following
@@ -25,49 +27,109 @@ type listener struct {
 }
 
 func (s *Server) open(addr netip.AddrPort) (*listener, error) {
-	lc := net.ListenConfig{Control: func(network, _ string, c syscall.RawConn) error {
+	l := &listener{addr: addr, conns: map[net.Conn]struct{}{}}
+	at := addr.String()
+	for i := range runtime.GOMAXPROCS(0) {
+		w, err := s.openWorker(addr, at, i > 0)
+		if err != nil {
+			l.closeSockets()
+			return nil, err
+		}
+		l.workers = append(l.workers, w)
+		at = w.conn.LocalAddr().String()
+	}
+	lc := net.ListenConfig{Control: control(func(fd int) error { return prepare(fd, "tcp"+family(addr), addr.Addr()) })}
+	tl, err := lc.Listen(context.Background(), "tcp"+family(addr), at)
+	if err != nil {
+		l.closeSockets()
+		return nil, listenError(addr, "tcp", err)
+	}
+	l.tcp = tl.(*net.TCPListener)
+	for _, w := range l.workers {
+		l.readers.Go(w.run)
+	}
+	l.readers.Go(func() { s.serveTCP(l) })
+	return l, nil
+}
+
+// family of an address: "udp" alone would open a v6 socket for 0.0.0.0.
+func family(addr netip.AddrPort) string {
+	if addr.Addr().Is6() {
+		return "6"
+	}
+	return "4"
+}
+
+func control(f func(fd int) error) func(string, string, syscall.RawConn) error {
+	return func(_, _ string, c syscall.RawConn) error {
 		var err error
-		if e := c.Control(func(fd uintptr) { err = prepare(int(fd), network) }); e != nil {
+		if e := c.Control(func(fd uintptr) { err = f(int(fd)) }); e != nil {
 			return e
 		}
 		return err
-	}}
-	// Named by family: "udp" would open a v6 socket for 0.0.0.0.
-	family := "4"
-	if addr.Addr().Is6() {
-		family = "6"
 	}
-	pc, err := lc.ListenPacket(context.Background(), "udp"+family, addr.String())
+}
+
+// openWorker opens one of a listener's UDP sockets. The first is bound alone,
+// so that we notice when another program has the address; then it lets the
+// others join it.
+func (s *Server) openWorker(addr netip.AddrPort, at string, join bool) (*worker, error) {
+	network := "udp" + family(addr)
+	share := func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }
+	lc := net.ListenConfig{Control: control(func(fd int) error {
+		if join {
+			return errors.Join(prepare(fd, network, addr.Addr()), share(fd))
+		}
+		return prepare(fd, network, addr.Addr())
+	})}
+	pc, err := lc.ListenPacket(context.Background(), network, at)
 	if err != nil {
 		return nil, listenError(addr, "udp", err)
 	}
-	tl, err := lc.Listen(context.Background(), "tcp"+family, pc.LocalAddr().String())
+	w := &worker{s: s, addr: addr, conn: pc.(*net.UDPConn), batch: newBatch(addr.Addr().IsUnspecified())}
+	if w.raw, err = w.conn.SyscallConn(); err == nil {
+		err = control(share)("", "", w.raw)
+	}
+	if err == nil {
+		w.watch, err = s.udp.lane.watch()
+	}
 	if err != nil {
 		pc.Close()
-		return nil, listenError(addr, "tcp", err)
+		return nil, listenError(addr, "udp", err)
 	}
-	l := &listener{addr: addr, udp: pc.(*net.UDPConn), tcp: tl.(*net.TCPListener), conns: map[net.Conn]struct{}{}}
-	l.readers.Go(func() { s.serveUDP(l) })
-	l.readers.Go(func() { s.serveTCP(l) })
-	return l, nil
+	return w, nil
+}
+
+// closeSockets closes the UDP sockets, and what the workers watch.
+func (l *listener) closeSockets() {
+	for _, w := range l.workers {
+		w.conn.Close()
+		if w.watch != nil {
+			_ = w.watch.Close()
+		}
+	}
 }
 
 // prepare sets the options that must be there before the first packet. A
 // v4 socket is asked for the v4 form only, a v6 one for v6 only, so that "::"
 // and "0.0.0.0" can both be listened on.
-func prepare(fd int, network string) error {
+func prepare(fd int, network string, addr netip.Addr) error {
 	var errs []error
+	wildcard := 0 // a socket with an address of its own answers from that
+	if addr.IsUnspecified() {
+		wildcard = 1
+	}
 	switch network {
 	case "udp4":
 		errs = append(errs,
-			unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1),
+			unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, wildcard),
 			// Answers are never cut into fragments that somebody could
 			// replace; DF is left off so that a small path still works.
 			unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_OMIT))
 	case "udp6":
 		errs = append(errs,
 			unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1),
-			unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1),
+			unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, wildcard),
 			unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_OMIT))
 	case "tcp6":
 		errs = append(errs, unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1))
@@ -86,16 +148,20 @@ func listenError(addr netip.AddrPort, network string, err error) error {
 	return e
 }
 
+// close answers what waits and can be answered at once, and closes the rest.
 func (l *listener) close() {
 	l.mu.Lock()
 	l.closed = true
-	l.udp.Close()
+	for _, w := range l.workers {
+		_ = w.conn.SetReadDeadline(time.Unix(1, 0)) // wakes it
+	}
 	l.tcp.Close()
 	for c := range l.conns {
 		c.Close()
 	}
 	l.mu.Unlock()
 	l.readers.Wait()
+	l.closeSockets()
 }
 
 // track remembers c until untrack; it reports false when the listener is

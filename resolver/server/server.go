@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"smartdns/resolver/cache"
 	"smartdns/resolver/wire"
 )
 
@@ -28,7 +29,9 @@ type Handler interface {
 type Client struct {
 	Addr      netip.AddrPort // v4 addresses are never v4-mapped
 	Local     netip.Addr     // the address that was asked
+	Listener  netip.AddrPort // that took the query
 	Transport string         // "udp" or "tcp"
+	View      cache.View     // what the accept function found
 }
 
 // Limits bound what clients can make us hold (SECURITY 6.2).
@@ -55,6 +58,9 @@ func DefaultLimits() Limits {
 // Stats counts what the listeners did.
 type Stats struct {
 	UDP, TCP   uint64 // queries accepted
+	Sealed     uint64 // of those over UDP, answered by the fast lane
+	Receives   uint64 // system calls that took queries over UDP
+	Sends      uint64 // system calls that sent answers of the fast lane
 	Refused    uint64 // not on the access list
 	Rejected   uint64 // malformed, or something we do not do
 	Dropped    uint64 // not a query at all, or over a limit
@@ -63,7 +69,7 @@ type Stats struct {
 }
 
 type counters struct {
-	udp, tcp, refused, rejected, dropped, panics, tcpRefused atomic.Uint64
+	tcp, refused, rejected, dropped, panics, tcpRefused atomic.Uint64
 }
 
 // Server listens on a changing set of addresses. Its methods are safe for
@@ -73,7 +79,7 @@ type Server struct {
 	limits  Limits
 	log     *slog.Logger
 
-	allowed  atomic.Pointer[[]netip.Prefix]
+	access   atomic.Pointer[Access]
 	slots    chan struct{} // one per query in flight
 	tcp      *tcpLimiter
 	count    counters
@@ -83,6 +89,7 @@ type Server struct {
 
 	mu        sync.Mutex // guards following
 	listeners map[netip.AddrPort]*listener
+	udp       udpState
 }
 
 // New returns a Server that listens nowhere and serves nobody yet.
@@ -93,24 +100,10 @@ func New(h Handler, l Limits, log *slog.Logger) *Server {
 		slots: make(chan struct{}, l.InFlight), tcp: newTCPLimiter(l),
 		ctx: ctx, cancel: cancel, listeners: map[netip.AddrPort]*listener{},
 	}
+	s.udp.lane.Sealed = cache.NewSealed(0, &cache.Generation{})
+	s.udp.packets = newPackets()
 	s.Allow(nil)
 	return s
-}
-
-// Allow replaces the access list. Loopback is always on it.
-func (s *Server) Allow(prefixes []netip.Prefix) {
-	p := slices.Concat([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}, prefixes)
-	s.allowed.Store(&p)
-}
-
-func (s *Server) allows(a netip.Addr) bool {
-	a = a.Unmap().WithZone("")
-	for _, p := range *s.allowed.Load() {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
 }
 
 // A ListenError is an address on which we could not listen.
@@ -141,8 +134,7 @@ func (s *Server) Listen(addrs []netip.AddrPort) error {
 	}
 	for a, l := range s.listeners {
 		if !slices.Contains(addrs, a) {
-			l.close()
-			delete(s.listeners, a)
+			s.close(l)
 		}
 	}
 	var errs []error
@@ -175,19 +167,35 @@ func (s *Server) Addrs() []netip.AddrPort {
 // Stats returns the counts since New.
 func (s *Server) Stats() Stats {
 	c := &s.count
-	return Stats{c.udp.Load(), c.tcp.Load(), c.refused.Load(), c.rejected.Load(), c.dropped.Load(), c.panics.Load(), c.tcpRefused.Load()}
+	s.mu.Lock()
+	udp := s.udp.gone
+	for _, l := range s.listeners {
+		udp.add(l)
+	}
+	s.mu.Unlock()
+	return Stats{
+		UDP: udp.sealed + udp.resolved, Sealed: udp.sealed, Receives: udp.receives, Sends: udp.sends,
+		TCP: c.tcp.Load(), TCPRefused: c.tcpRefused.Load(),
+		Refused: c.refused.Load(), Rejected: c.rejected.Load(), Dropped: c.dropped.Load(), Panics: c.panics.Load(),
+	}
 }
 
 // Close stops listening, abandons what is in flight and waits for it.
 func (s *Server) Close() {
 	s.cancel()
 	s.mu.Lock()
-	for a, l := range s.listeners {
-		l.close()
-		delete(s.listeners, a)
+	for _, l := range s.listeners {
+		s.close(l)
 	}
 	s.mu.Unlock()
 	s.inFlight.Wait()
+}
+
+// close closes a listener. Its caller holds mu.
+func (s *Server) close(l *listener) {
+	l.close()
+	s.udp.gone.add(l)
+	delete(s.listeners, l.addr)
 }
 
 // RFC 8914 section 4.19.
@@ -196,14 +204,14 @@ const edeProhibited = 18
 // accept decides what becomes of a message before anything in it is unpacked.
 // It is the one door of every transport. When the message is not to be
 // answered by the handler, ok is false and reply, unless empty, is what to
-// send.
-func (s *Server) accept(dst, msg []byte, from Client) (q wire.Query, reply []byte, ok bool) {
+// send. Otherwise it has filled in from.View.
+func (s *Server) accept(dst, msg []byte, from *Client) (q wire.Query, reply []byte, ok bool) {
 	q, action, rcode := wire.ParseQuery(msg)
 	switch {
 	case action == wire.Drop:
 		s.count.dropped.Add(1)
 		return q, nil, false
-	case !s.allows(from.Addr.Addr()):
+	case !s.knows(from):
 		s.count.refused.Add(1)
 		return q, wire.AppendError(dst, q, wire.Refused, edeProhibited, "not on the access list"), false
 	case action == wire.Reply:

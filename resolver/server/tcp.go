@@ -76,7 +76,7 @@ func (s *Server) serveTCP(l *listener) {
 			defer s.tcp.release(from.Addr())
 			defer l.untrack(c)
 			defer c.Close()
-			s.serveConn(c, Client{Addr: from, Local: unmap(c.LocalAddr().(*net.TCPAddr).AddrPort()).Addr(), Transport: "tcp"})
+			s.serveConn(c, Client{Addr: from, Local: unmap(c.LocalAddr().(*net.TCPAddr).AddrPort()).Addr(), Listener: l.addr, Transport: "tcp"})
 		})
 	}
 }
@@ -99,10 +99,10 @@ func (s *Server) serveConn(c net.Conn, from Client) {
 			return
 		}
 		wait = s.limits.TCPIdle
-		q, reply, ok := s.accept(nil, msg, from)
+		q, reply, ok := s.accept(nil, msg, &from)
 		if !ok {
 			// Who may not ask is told so once, and gives the connection back.
-			if len(reply) == 0 || w.write(reply) != nil || !s.allows(from.Addr.Addr()) {
+			if len(reply) == 0 || w.write(reply) != nil || !s.knows(&from) {
 				return
 			}
 			continue

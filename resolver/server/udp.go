@@ -1,10 +1,11 @@
 package server
 
 import (
-	"errors"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -18,60 +19,133 @@ const maxUDPQuery = wire.MaxUDP
 // oobLen has room for the packet info of either family.
 const oobLen = 64
 
-// packet is a query on its way through; the buffers are reused.
-type packet struct {
-	msg [maxUDPQuery + 1]byte
-	n   int
-	oob [oobLen]byte
-	on  int
+// udpState is what the workers of all listeners share.
+type udpState struct {
+	lane    Lane
+	packets sync.Pool // of *packet
+	gone    udpCounts // of listeners that are closed; guarded by the Server's mu
 }
 
-func (s *Server) serveUDP(l *listener) {
-	pool := sync.Pool{New: func() any { return new(packet) }}
-	for {
-		p := pool.Get().(*packet)
-		n, on, flags, from, err := l.udp.ReadMsgUDPAddrPort(p.msg[:], p.oob[:])
-		if errors.Is(err, net.ErrClosed) {
-			return
+// worker reads one of a listener's UDP sockets, of which there is one for each
+// CPU.
+type worker struct {
+	s     *Server
+	addr  netip.AddrPort
+	conn  *net.UDPConn
+	raw   syscall.RawConn
+	watch Watch // nil: nothing to watch
+	batch *batch
+	count workerCounts
+}
+
+// drainRounds bounds how much of what waits is answered when a socket is
+// closed: about what a receive buffer holds.
+const drainRounds = 64
+
+// run answers until the socket's read deadline has passed, and then what still
+// waits. Only when nothing does is the scheduler told: a goroutine that is
+// woken for each packet would cost as much as the packet.
+func (w *worker) run() {
+	round := func(fd uintptr) (some bool) {
+		switch w.batch.receive(fd) {
+		case unix.EAGAIN:
+			return false
+		case 0:
+			w.answer(fd)
+		default:
+			w.s.count.dropped.Add(1) // an ICMP error of an earlier answer
 		}
-		if err != nil || flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 || n > maxUDPQuery {
-			// An ICMP error of an earlier answer, or an oversized packet.
-			s.count.dropped.Add(1)
-			pool.Put(p)
+		return true
+	}
+	for w.raw.Read(round) == nil {
+	}
+	_ = w.raw.Control(func(fd uintptr) {
+		for n := 0; n < drainRounds && round(fd); n++ {
+		}
+	})
+}
+
+// answer answers the received packets: sealed answers at once and together, all
+// others by the handler.
+func (w *worker) answer(fd uintptr) {
+	w.count.receives.Add(1)
+	b, lane := w.batch, w.s.udp.lane.Sealed
+	if w.watch != nil && w.watch.Foreign() {
+		lane.Generation().Advance()
+	}
+	now := lane.Now()
+	var sealed, resolved uint64
+	for i := range b.received {
+		msg, whole := b.query(i)
+		if !whole {
+			w.s.count.dropped.Add(1)
 			continue
 		}
-		p.n, p.on = n, on
-		client := Client{Addr: unmap(from), Local: destination(p.oob[:on]), Transport: "udp"}
-		q, reply, ok := s.accept(nil, p.msg[:n], client)
+		client := Client{Addr: b.client(i), Listener: w.addr, Transport: "udp"}
+		q, reply, ok := w.s.accept(b.room(i), msg, &client)
 		if !ok {
 			if len(reply) > 0 {
-				l.reply(reply, p, from)
+				b.answer(i, reply)
 			}
-			pool.Put(p)
 			continue
 		}
-		s.count.udp.Add(1)
-		if !s.take() {
-			pool.Put(p)
+		if reply, ok := lane.Answer(b.room(i), q, client.View, now); ok { // the fast lane, or Resolve
+			sealed++
+			b.answer(i, reply)
 			continue
 		}
-		s.inFlight.Go(func() {
-			defer pool.Put(p)
-			defer s.release()
-			if reply := s.answer(q, client); reply != nil {
-				l.reply(wire.Truncate(nil, reply, q.Limit()), p, from)
-			}
-		})
+		resolved++
+		w.handOver(q, i, client)
 	}
+	if b.ready > 0 {
+		w.count.sends.Add(b.send(fd))
+	}
+	w.count.sealed.Add(sealed)
+	w.count.resolved.Add(resolved)
+	if resolved > 0 && b.received == batchSize {
+		runtime.Gosched() // more waits already, and with one CPU nobody else would run
+	}
+}
+
+// packet is a query on its way through the handler; the buffers are reused.
+type packet struct {
+	msg [maxUDPQuery]byte
+	oob [oobLen]byte
+	on  int
+	to  netip.AddrPort
+}
+
+// handOver has the handler answer packet i in a goroutine of its own.
+func (w *worker) handOver(q wire.Query, i int, from Client) {
+	if !w.s.take() {
+		return
+	}
+	p := w.s.udp.packets.Get().(*packet)
+	q = q.In(p.msg[:copy(p.msg[:], q.Msg)])
+	p.on = copy(p.oob[:], w.batch.oob(i))
+	if from.Local = w.addr.Addr(); from.Local.IsUnspecified() {
+		from.Local = destination(p.oob[:p.on])
+	}
+	p.to = netip.AddrPortFrom(from.Addr.Addr().WithZone(w.batch.zone(i)), from.Addr.Port())
+	from.Addr = p.to
+	w.s.inFlight.Go(func() {
+		defer w.s.udp.packets.Put(p)
+		defer w.s.release()
+		if reply := w.s.answer(q, from); reply != nil {
+			w.reply(wire.Truncate(nil, reply, q.Limit()), p)
+		}
+	})
 }
 
 // reply sends from the address that was asked: the packet info that came with
 // the query goes back with the answer, where the kernel reads it as the source
 // (RFC 2181 section 4.1).
-func (l *listener) reply(msg []byte, p *packet, to netip.AddrPort) {
+func (w *worker) reply(msg []byte, p *packet) {
 	// An answer that cannot be sent is an answer lost on the way.
-	_, _, _ = l.udp.WriteMsgUDPAddrPort(msg, source(p.oob[:p.on]), to)
+	_, _, _ = w.conn.WriteMsgUDPAddrPort(msg, source(p.oob[:p.on]), p.to)
 }
+
+func newPackets() sync.Pool { return sync.Pool{New: func() any { return new(packet) }} }
 
 func unmap(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())

@@ -52,6 +52,15 @@ func (q Query) Name() []byte {
 	return q.Question[:end:end]
 }
 
+// In returns q as it is in msg, a copy of its message.
+func (q Query) In(msg []byte) Query {
+	q.Msg = msg
+	if q.Question != nil {
+		q.Question = msg[HeaderLen:][:len(q.Question):len(q.Question)]
+	}
+	return q
+}
+
 // Options returns the packed EDNS options of the query, nil without an OPT.
 func (q Query) Options() []byte {
 	options, _, _ := Options(q.Msg)

@@ -101,6 +101,15 @@ func StripOPT(msg []byte) []byte {
 	return msg
 }
 
+// BeforeOPT returns how many octets of msg stand before its OPT: all of them
+// when it has none.
+func BeforeOPT(msg []byte) int {
+	if opt, ok := findOPT(msg); ok {
+		return opt.name
+	}
+	return len(msg)
+}
+
 // PatchReply makes a stored reply the answer to q: q's ID, its RD and CD, its
 // spelling of the name; RA set, AA and Z cleared. AD stays only if q asked for
 // it by AD or DO (RFC 6840 section 5.8). The question in msg must be q's but

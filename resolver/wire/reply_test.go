@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -306,7 +307,8 @@ func TestTTLs(t *testing.T) {
 // setTTL replaces the first TTL of value from.
 func setTTL(t *testing.T, msg []byte, from, to uint32) {
 	t.Helper()
-	for _, off := range wire.TTLOffsets(nil, msg) {
+	for at := range slices.Chunk(wire.TTLOffsets(nil, msg), 2) {
+		off := int(at[0])<<8 | int(at[1])
 		b := msg[off : off+4]
 		if v := uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3]); v == from {
 			b[0], b[1], b[2], b[3] = byte(to>>24), byte(to>>16), byte(to>>8), byte(to)

@@ -14,16 +14,17 @@ func AgeTTLs(msg []byte, seconds uint32) {
 	}
 }
 
-// TTLOffsets appends the offset of every TTL but the OPT's. With them AgeAt
-// does the work of AgeTTLs without walking the message again.
-func TTLOffsets(dst []uint16, msg []byte) []uint16 {
+// TTLOffsets appends the offset of every TTL but the OPT's, two octets each, so
+// that they can be kept beside the message as they are. With them AgeAt does
+// the work of AgeTTLs without walking the message again.
+func TTLOffsets(dst, msg []byte) []byte {
 	w, ok := readRecords(msg)
 	if !ok {
 		return dst
 	}
 	for r, ok := w.next(); ok; r, ok = w.next() {
 		if r.typ != TypeOPT && r.ttl <= 0xffff {
-			dst = append(dst, uint16(r.ttl))
+			dst = be.AppendUint16(dst, uint16(r.ttl))
 		}
 	}
 	return dst
@@ -31,9 +32,9 @@ func TTLOffsets(dst []uint16, msg []byte) []uint16 {
 
 // AgeAt subtracts seconds from the TTLs at the given offsets of msg, never
 // below 0. The offsets must be TTLOffsets' for this message.
-func AgeAt(msg []byte, offsets []uint16, seconds uint32) {
-	for _, off := range offsets {
-		age(msg[off:], seconds)
+func AgeAt(msg, offsets []byte, seconds uint32) {
+	for ; len(offsets) >= 2; offsets = offsets[2:] {
+		age(msg[be.Uint16(offsets):], seconds)
 	}
 }
 

@@ -1,0 +1,172 @@
+package cache
+
+import (
+	"hash/maphash"
+	"time"
+
+	"smartdns/resolver/wire"
+)
+
+// Seal is a final answer that may be given again as it is: every address in it
+// was judged, and tied to its path for longer than Life.
+type Seal struct {
+	View   View
+	DO, CD bool
+	// Msg is the packed answer, uncut, with AD set where it validated, the name
+	// asked for in lower case, and at its end the OPT of an answer to a client
+	// that sent one.
+	Msg        []byte
+	Life       time.Duration // from now
+	Generation uint64        // read before the answer was decided
+}
+
+// Sealed keeps the answers of the fast lane. An entry needs nothing beside
+// itself: the wire question, the packed answer, where its TTLs are, when it was
+// sealed and until when it holds. It is safe for concurrent use. Entries lie in
+// large chunks without pointers, under a hard cap of bytes.
+type Sealed struct {
+	gen   *Generation
+	seed  maphash.Seed
+	start time.Time
+	shard [sealedShards]sealedShard
+}
+
+// sealedShards keeps workers from waiting for one another.
+const sealedShards = 16
+
+// MaxSealed is the size of the largest answer that is sealed: a larger one
+// would be cut for every client of the fast lane.
+const MaxSealed = wire.MaxUDP
+
+// NewSealed returns an empty Sealed that holds at most capacity bytes, and
+// never less than it needs to be of use (1 MiB). Memory is taken as entries
+// come. What was sealed before gen advanced is not given.
+func NewSealed(capacity int, gen *Generation) *Sealed {
+	s := &Sealed{gen: gen, seed: maphash.MakeSeed(), start: time.Now()}
+	for i := range s.shard {
+		s.shard[i].limit = max(capacity/sealedShards, 1<<20/sealedShards)
+	}
+	return s
+}
+
+// Generation returns what Seal and Answer compare seals with.
+func (s *Sealed) Generation() *Generation { return s.gen }
+
+// Now returns the time for Answer, by the monotonic clock.
+func (s *Sealed) Now() time.Duration { return time.Since(s.start) }
+
+// Put seals an answer in place of the one before, and reports whether it did:
+// not without a life, of a second at least, not what is larger than MaxSealed,
+// and not when the generation has passed.
+func (s *Sealed) Put(a Seal) bool {
+	question := wire.Question(a.Msg)
+	if question == nil || len(a.Msg) > MaxSealed || a.Life < time.Second || a.Generation != s.gen.Now() {
+		return false
+	}
+	var room [maxQuestion]byte
+	key := sealedKey{question: wire.Key(room[:0], question), view: a.View, flags: flagsOf(a.DO, a.CD)}
+	sh, tag := s.at(key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	now := s.Now()
+	return sh.put(tag, key, a, now)
+}
+
+// Answer appends the answer to q, as it is at now, to dst: with q's ID, its
+// spelling of the name, its RD and CD; with an OPT only if it has one; cut to
+// what it takes over UDP. It reports false when nobody has sealed one that
+// still holds, and for a query without RD, which is not the cache's to answer.
+// It does not allocate where dst has room for MaxSealed octets.
+func (s *Sealed) Answer(dst []byte, q wire.Query, view View, now time.Duration) (reply []byte, ok bool) {
+	if !q.RD() {
+		return dst, false
+	}
+	if dst == nil {
+		dst = make([]byte, 0, MaxSealed)
+	}
+	var room [maxQuestion]byte
+	key := sealedKey{question: wire.Key(room[:0], q.Question), view: view, flags: flagsOf(q.EDNS.DO, q.CD())}
+	sh, tag := s.at(key)
+	start := len(dst)
+	sh.mu.Lock()
+	e, ok := sh.find(tag, key)
+	if !ok || e.until() <= now || e.generation() != s.gen.Now() {
+		sh.mu.Unlock()
+		return dst, false
+	}
+	e.touch()
+	msg := e.msg(q.EDNS.Present)
+	dst = wire.Truncate(dst, msg, q.Limit())
+	if len(dst)-start == len(msg) {
+		wire.AgeAt(dst[start:], e.offsets(), uint32((now-e.sealed())/time.Second))
+	}
+	sh.mu.Unlock()
+	reply = dst[start:]
+	if !q.EDNS.Present {
+		reply[10], reply[11] = 0, 0 // nothing but the OPT was there
+	}
+	wire.PatchReply(reply, q)
+	return dst, true
+}
+
+// Flush forgets everything, also what is about to be sealed, and gives the
+// memory back.
+func (s *Sealed) Flush() {
+	s.gen.Advance()
+	for i := range s.shard {
+		sh := &s.shard[i]
+		sh.mu.Lock()
+		sh.reset()
+		sh.mu.Unlock()
+	}
+}
+
+// SealedStats is a snapshot of what a Sealed holds.
+type SealedStats struct {
+	Entries  int // also those that hold no more, until their room is needed
+	Bytes    int // with the index and the room not yet used
+	Capacity int // that Bytes never exceeds
+	Evicted  uint64
+}
+
+// Stats returns a snapshot.
+func (s *Sealed) Stats() SealedStats {
+	var sum SealedStats
+	for i := range s.shard {
+		sh := &s.shard[i]
+		sh.mu.Lock()
+		sum.Entries += sh.used
+		sum.Bytes += sh.bytes()
+		sum.Capacity += sh.limit
+		sum.Evicted += sh.evicted
+		sh.mu.Unlock()
+	}
+	return sum
+}
+
+// maxQuestion is the size of the longest question: a name, type and class.
+const maxQuestion = 255 + 4
+
+// sealedKey is what tells answers apart.
+type sealedKey struct {
+	question []byte // the name in lower case
+	view     View
+	flags    byte
+}
+
+func flagsOf(do, cd bool) (flags byte) {
+	if do {
+		flags |= 1
+	}
+	if cd {
+		flags |= 2
+	}
+	return flags
+}
+
+// at returns the shard of a key, and its tag there, which is never 0.
+func (s *Sealed) at(key sealedKey) (*sealedShard, uint32) {
+	// The few views and flags that one question has share its hash.
+	h := maphash.Bytes(s.seed, key.question)
+	return &s.shard[h%sealedShards], uint32(h>>32) | 1
+}
