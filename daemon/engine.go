@@ -49,6 +49,7 @@ type kernelSide struct {
 	hostDNS   hostResolver
 	failures  map[string]failure
 	contest   contest
+	noticed   noticed
 }
 
 // failure is something that did not work, until it does.

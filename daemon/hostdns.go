@@ -1,9 +1,11 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -26,6 +28,18 @@ func hostFile(o Options, servers []netip.Addr, changed func()) *hostdns.File {
 		h.Changed = func(error) { changed() }
 	}
 	return hostdns.New(h)
+}
+
+// restoreHostFile puts the former file back, and returns the command that did
+// the same.
+func restoreHostFile(o Options) ([]string, error) {
+	before, _ := os.ReadFile(resolvConf) // not there is a content too
+	err := hostFile(o, nil, nil).Restore()
+	after, _ := os.ReadFile(resolvConf)
+	if bytes.Equal(before, after) {
+		return nil, err
+	}
+	return []string{"mv " + filepath.Join(o.Dirs.State, savedResolvConf) + " " + resolvConf}, err
 }
 
 // hostResolver is this host's resolv.conf. Only the loop uses it.

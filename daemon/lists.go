@@ -224,7 +224,7 @@ func (l *lists) addSource(b *geo.Builder, name string) error {
 	s.Kind, s.Loaded = string(kind), time.Now()
 	switch {
 	case kind == list.KindMMDB:
-		err = b.AddMMDB(name, r)
+		s.Entries, err = b.AddMMDB(name, r)
 	case kind == list.KindPrefixes && x.Region == "":
 		err = errors.New(`its prefixes have no country: write region = "CN" (or another) beside file`)
 	case kind == list.KindPrefixes:

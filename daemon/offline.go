@@ -11,6 +11,7 @@ import (
 	"smartdns/nft"
 	"smartdns/routing"
 	"smartdns/routing/linux"
+	"smartdns/routing/wg"
 )
 
 // Report is what Check found that is no error.
@@ -58,15 +59,21 @@ func Check(o Options) (Report, error) {
 	return r, nil
 }
 
+// inspect compiles the file and opens the kernel to read it.
+func inspect(o Options) (*Parts, *linux.Kernel, error) {
+	p, err := Load(o)
+	if err != nil {
+		return nil, nil, err
+	}
+	k, err := linux.Open(filepath.Join(o.Dirs.Run, sysctlsName))
+	return p, k, err
+}
+
 // Plan returns the whole kernel state that the file asks for on this host, as
 // the commands that would make it, with every tunnel up. It only reads the
 // kernel. With sets, the elements of the static sets are printed too.
 func Plan(ctx context.Context, o Options, sets bool) ([]string, error) {
-	p, err := Load(o)
-	if err != nil {
-		return nil, err
-	}
-	k, err := linux.Open(filepath.Join(o.Dirs.Run, sysctlsName))
+	p, k, err := inspect(o)
 	if err != nil {
 		return nil, err
 	}
@@ -75,12 +82,22 @@ func Plan(ctx context.Context, o Options, sets bool) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := p.wanted(facts, have.Numbers())
+	l, err := p.intended(o.Dirs, have, facts)
 	if err != nil {
 		return nil, err
 	}
-	l.forwards = p.opens(have)
 	return p.planText(l, sets), nil
+}
+
+// intended is the live state that a kernel like this one should get.
+func (p *Parts) intended(d Dirs, have routing.State, facts routing.Facts) (live, error) {
+	shown, err := shownNumbers(d, have)
+	if err != nil {
+		return live{}, err
+	}
+	l, err := p.wanted(facts, shown)
+	l.forwards = p.opens(have)
+	return l, err
 }
 
 // wanted is the live state of a host on which everything works.
@@ -162,11 +179,7 @@ func (p *Parts) planText(l live, sets bool) []string {
 // Diff returns what would have to change in the kernel for it to be as the
 // file asks. It only reads.
 func Diff(ctx context.Context, o Options) ([]string, error) {
-	p, err := Load(o)
-	if err != nil {
-		return nil, err
-	}
-	k, err := linux.Open(filepath.Join(o.Dirs.Run, sysctlsName))
+	p, k, err := inspect(o)
 	if err != nil {
 		return nil, err
 	}
@@ -187,15 +200,26 @@ func Diff(ctx context.Context, o Options) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := p.wanted(facts, have.Numbers())
+	l, err := p.intended(o.Dirs, have, facts)
 	if err != nil {
 		return nil, err
 	}
-	l.forwards = p.opens(have)
 	for _, t := range p.Tunnels {
 		if n := l.links[t.Path]; index[t.Path] != 0 && n.mtu == 0 {
 			n.mtu = mtuOf(facts, index[t.Path]) // the daemon found it by the route to the endpoint
 			l.links[t.Path] = n
+		}
+	}
+	for _, t := range p.Tunnels {
+		if index[t.Path] == 0 {
+			continue
+		}
+		steps, err := wg.Diff(string(t.Path), t.WG, l.marks.of(routing.Direct))
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range steps {
+			out = append(out, s.String())
 		}
 	}
 	for _, s := range routing.Diff(routing.Plan(p.input(l), l.facts), have) {
@@ -270,14 +294,15 @@ func Cleanup(ctx context.Context, o Options) ([]string, error) {
 		}
 		errs = append(errs, err)
 	}
-	errs = append(errs, hostFile(o, nil, nil).Restore())
+	restored, err := restoreHostFile(o)
+	out, errs = append(out, restored...), append(errs, err)
 	have, _, err := k.Observe(ctx, nil)
 	if err != nil {
 		return out, err
 	}
 	for path := range have.Numbers() {
 		// A TUN went with its process; what is left is a kernel device.
-		if _, kind, err := k.LinkIndex(string(path)); err == nil && kind == "wireguard" {
+		if _, kind, err := k.LinkIndex(string(path)); err == nil && kind == kindWireGuard {
 			out = append(out, "ip link delete "+string(path))
 			errs = append(errs, k.DeleteLink(string(path)))
 		}
@@ -288,5 +313,6 @@ func Cleanup(ctx context.Context, o Options) ([]string, error) {
 		return nil
 	}))
 	record(routing.NewReconciler(k, o.Log).Set(ctx, routing.Input{}))
+	errs = append(errs, forgetNumbers(o.Dirs))
 	return out, errors.Join(errs...)
 }

@@ -64,6 +64,9 @@ func (e *engine) prepare(parts *Parts) (wanted, error) {
 // sets: the kernel gets a new path before the policy, and loses an old one after.
 func (e *engine) adopt(ctx context.Context, w wanted) {
 	more := slices.ContainsFunc(paths(w.parts), func(p routing.Path) bool { return !contains(paths(e.parts), p) })
+	if !maps.Equal(e.marks.numbers, w.marks.numbers) {
+		e.note(ctx, "tunnel numbers", saveNumbers(e.opts.Dirs, w.marks.numbers))
+	}
 	e.parts, e.marks = w.parts, w.marks
 	swap := func() {
 		e.policy = w.policy

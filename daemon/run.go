@@ -244,7 +244,11 @@ func (e *engine) observe(ctx context.Context) (routing.State, live, error) {
 	if err := e.parts.ownServer(facts); err != nil {
 		return have, live{}, err
 	}
-	numbers, err := routing.Number(paths(e.parts), have.Numbers())
+	shown, err := shownNumbers(e.opts.Dirs, have)
+	if err != nil {
+		e.log.Warn("the tunnels may get other numbers: " + err.Error())
+	}
+	numbers, err := routing.Number(paths(e.parts), shown)
 	if err != nil {
 		return have, live{}, err
 	}
@@ -341,6 +345,9 @@ func unjoin(err error) []error {
 }
 
 func (e *engine) bringUpKernel(ctx context.Context, l *live) error {
+	if err := saveNumbers(e.opts.Dirs, e.marks.numbers); err != nil {
+		return err
+	}
 	if _, err := e.routes.Set(ctx, e.parts.input(*l)); err != nil {
 		return err
 	}
@@ -449,7 +456,7 @@ func (e *engine) takeDown(ctx context.Context) error {
 	}
 	// Who may not remove anything has not made anything, and has said so.
 	if _, err := removeAll(ctx, e.routes); !errors.Is(err, os.ErrPermission) {
-		collect(err)
+		collect(errors.Join(err, forgetNumbers(e.opts.Dirs)))
 	}
 	return errors.Join(errs...)
 }

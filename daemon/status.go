@@ -34,12 +34,13 @@ func (e *engine) status(ctx context.Context) api.Status {
 		s.Conditions = append(s.Conditions, gateConditions(ctx, v)...)
 		sets, counters, err := tableStatus(ctx, v)
 		if err != nil {
-			s.Conditions = append(s.Conditions, api.Condition{Severity: severityError, What: err.Error(), Since: time.Now()})
+			s.Conditions = append(s.Conditions, api.Condition{Severity: severityError, What: err.Error()})
 		}
 		s.Sets = sets
 		s.Counters = append(s.Counters, counters...)
 		s.Classified = classified(v)
 	}
+	e.noticed.date(s.Conditions, time.Now())
 	s.Fine = !slices.ContainsFunc(s.Conditions, func(c api.Condition) bool { return c.Severity == severityError })
 	s.Summary = summary(s)
 	return s
@@ -99,7 +100,7 @@ func (e *engine) conditions(v *view, s api.Status) []api.Condition {
 		if c.Kind == routing.ApplyFailed || c.Kind == routing.ObserveFailed || c.Kind == routing.Fighting {
 			severity = severityError
 		}
-		all = append(all, api.Condition{Severity: severity, What: c.Text, Since: time.Now()})
+		all = append(all, api.Condition{Severity: severity, What: c.Text, Since: c.Since})
 	}
 	for _, w := range v.parts.Config.Warnings() {
 		all = append(all, api.Condition{Severity: severityWarning, What: w.String(), Since: e.started})
@@ -119,7 +120,7 @@ func silent(s api.Side) (api.Condition, bool) {
 	if slices.ContainsFunc(s.Servers, func(v api.Server) bool { return v.Up }) || len(s.Servers) == 0 {
 		return api.Condition{}, false
 	}
-	return api.Condition{Severity: severityError, Since: time.Now(), What: fmt.Sprintf("no server of the %s side answers", s.Name)}, true
+	return api.Condition{Severity: severityError, What: fmt.Sprintf("no server of the %s side answers", s.Name)}, true
 }
 
 func whenDownText(w configs.WhenDown) string {

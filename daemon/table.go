@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"smartdns/nft"
 	"smartdns/routing"
@@ -156,11 +155,11 @@ func gateConditions(ctx context.Context, v *view) []api.Condition {
 	for _, p := range paths(v.parts) {
 		gates, err := v.table.Gates(ctx, p, lan)
 		if err != nil {
-			return append(all, api.Condition{Severity: severityWarning, What: err.Error(), Since: time.Now()})
+			return append(all, api.Condition{Severity: severityWarning, What: err.Error()})
 		}
 		for _, g := range gates {
 			all = append(all, api.Condition{
-				Severity: severityWarning, Since: time.Now(), Fix: strings.Join(g.Fix(), "; "),
+				Severity: severityWarning, Fix: strings.Join(g.Fix(), "; "),
 				What: fmt.Sprintf("chain %s drops what goes from the LAN to %s: our accept does not overrule it", g, p),
 			})
 		}

@@ -100,7 +100,7 @@ func (t *running) close() error {
 // overhead is what WireGuard adds to a packet over IPv6.
 const overhead = 80
 
-// mtuTo is an MTU, and the endpoint that it was found for.
+// mtuTo is the MTU that was last found for an endpoint.
 type mtuTo struct {
 	endpoint netip.Addr
 	mtu      int
@@ -117,10 +117,10 @@ func (e *engine) tunnelMTU(t *running) int {
 	}
 	if t.mtu.endpoint != to {
 		t.mtu = mtuTo{to, tunnelMTU}
-		const least = 1280 // IPv6's
-		if mtu, err := e.kernel.RouteMTU(to, e.marks.field.Value(routing.MarkDirect)); err == nil && mtu >= least+overhead {
-			t.mtu.mtu = mtu - overhead
-		}
+	}
+	const least = 1280 // IPv6's
+	if mtu, err := e.kernel.RouteMTU(to, e.marks.field.Value(routing.MarkDirect)); err == nil && mtu >= least+overhead {
+		t.mtu.mtu = mtu - overhead
 	}
 	return t.mtu.mtu
 }

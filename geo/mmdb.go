@@ -23,31 +23,32 @@ const maxMMDB = 128 << 20
 //
 // The database is read into memory, verified as a whole, and let go: only
 // ranges at home and abroad are kept, so that the Prefix of a verdict is the
-// largest one around the address of which the database says the same.
-func (b *Builder) AddMMDB(name string, r io.Reader) error {
-	if err := b.addMMDB(name, r); err != nil {
-		return fmt.Errorf("reading MaxMind database %s: %w", name, err)
+// largest one around the address of which the database says the same. The result
+// is how many networks had a country.
+func (b *Builder) AddMMDB(name string, r io.Reader) (networks int, err error) {
+	if networks, err = b.addMMDB(name, r); err != nil {
+		return 0, fmt.Errorf("reading MaxMind database %s: %w", name, err)
 	}
-	return nil
+	return networks, nil
 }
 
-func (b *Builder) addMMDB(name string, r io.Reader) error {
+func (b *Builder) addMMDB(name string, r io.Reader) (networks int, err error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxMMDB+1))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if len(data) > maxMMDB {
-		return fmt.Errorf("larger than %d MiB", maxMMDB>>20)
+		return 0, fmt.Errorf("larger than %d MiB", maxMMDB>>20)
 	}
 	db, err := openCountries(data)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	added := Builder{}
 	c := cell{source: b.nextSource(), bits: wide}
 	for n, err := range db.networks() {
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if n.country == "" {
 			continue
@@ -56,6 +57,7 @@ func (b *Builder) addMMDB(name string, r io.Reader) error {
 		if b.isHome(n.country) {
 			c.region = Home
 		}
+		networks++
 		added.extend(n.prefix, c)
 		if n.prefix.Addr().Is6() && n.prefix.Bits() < 96 && n.prefix.Contains(netip.IPv6Unspecified()) {
 			// The format keeps v4 at ::/96, which is inside this network.
@@ -63,10 +65,10 @@ func (b *Builder) addMMDB(name string, r io.Reader) error {
 		}
 	}
 	if len(added.v4)+len(added.v6) == 0 {
-		return fmt.Errorf("a %q database holds no country codes (country.iso_code, country_code or a bare string)", db.reader.Metadata.DatabaseType)
+		return 0, fmt.Errorf("a %q database holds no country codes (country.iso_code, country_code or a bare string)", db.reader.Metadata.DatabaseType)
 	}
 	b.merge(name, added)
-	return nil
+	return networks, nil
 }
 
 // extend adds p, which follows what was added before, and joins it to the last

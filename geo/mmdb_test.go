@@ -69,8 +69,9 @@ func TestMMDBSchemas(t *testing.T) {
 				"2400::/32": record("CN"), "2600::/16": record("US"), "10.0.0.0/8": record("CN"),
 			})
 			b := geo.NewBuilder("CN")
-			if err := b.AddMMDB("db", bytes.NewReader(data)); err != nil {
-				t.Fatal(err)
+			n, err := b.AddMMDB("db", bytes.NewReader(data))
+			if err != nil || n != 7 { // one network has no country
+				t.Fatal(n, err)
 			}
 			table := b.Table()
 			for s, want := range map[string]geo.Verdict{
@@ -99,7 +100,7 @@ func TestMMDBBeforeEmbedded(t *testing.T) {
 	record := schemas["country ipvAll"]
 	b := geo.NewBuilder("CN")
 	data := writeMMDB(t, "country ipvAll", map[string]mmdbtype.DataType{"119.28.0.0/16": record("HK"), "8.8.8.0/24": record("CN")})
-	if err := b.AddMMDB("mine", bytes.NewReader(data)); err != nil {
+	if _, err := b.AddMMDB("mine", bytes.NewReader(data)); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.AddEmbedded(); err != nil {
@@ -137,7 +138,7 @@ func TestMMDBWithoutDescription(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := geo.NewBuilder("CN")
-	if err := b.AddMMDB("sing", &data); err != nil {
+	if _, err := b.AddMMDB("sing", &data); err != nil {
 		t.Fatal(err)
 	}
 	if v := b.Table().Lookup(addr("1.0.1.9")); v.Region != geo.Home {
@@ -148,7 +149,7 @@ func TestMMDBWithoutDescription(t *testing.T) {
 func TestMMDBOfWholeFamilies(t *testing.T) {
 	data := writeMMDB(t, "country ipvAll", map[string]mmdbtype.DataType{"::/0": mmdbtype.Map{"country_code": mmdbtype.String("CN")}})
 	b := geo.NewBuilder("CN")
-	if err := b.AddMMDB("all", bytes.NewReader(data)); err != nil {
+	if _, err := b.AddMMDB("all", bytes.NewReader(data)); err != nil {
 		t.Fatal(err)
 	}
 	table := b.Table()
@@ -171,7 +172,7 @@ func TestMMDBRefused(t *testing.T) {
 		"a known other one": {writeMMDB(t, "GeoLite2-ASN", map[string]mmdbtype.DataType{"1.0.1.0/24": asn}), `a "GeoLite2-ASN" database holds no countries`},
 		"an unknown one":    {writeMMDB(t, "my-asn", map[string]mmdbtype.DataType{"1.0.1.0/24": asn}), `a "my-asn" database holds no country codes`},
 	} {
-		err := geo.NewBuilder("CN").AddMMDB("db", bytes.NewReader(test.data))
+		_, err := geo.NewBuilder("CN").AddMMDB("db", bytes.NewReader(test.data))
 		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "database db") {
 			t.Errorf("%s: error %v, want %q", name, err, test.want)
 		}
@@ -207,7 +208,7 @@ func TestMMDBWithSharedBranches(t *testing.T) {
 	if _, err := meta.WriteTo(metaWriter{&data}); err != nil {
 		t.Fatal(err)
 	}
-	err := geo.NewBuilder("CN").AddMMDB("hostile", &data)
+	_, err := geo.NewBuilder("CN").AddMMDB("hostile", &data)
 	if err == nil || !strings.Contains(err.Error(), "shares node") {
 		t.Errorf("error %v, want that the tree shares nodes", err)
 	}
@@ -223,7 +224,7 @@ func TestMMDBFilesOfMaxMind(t *testing.T) {
 	for _, file := range files {
 		name := filepath.Base(file)
 		b := geo.NewBuilder("CN")
-		err := b.AddMMDB(name, bytes.NewReader(readFile(t, file)))
+		_, err := b.AddMMDB(name, bytes.NewReader(readFile(t, file)))
 		t.Logf("%s: %v", name, err)
 		if (err == nil) != good[name] {
 			t.Errorf("%s: error %v, want one: %v", name, err, !good[name])
@@ -255,7 +256,7 @@ func TestMMDBOfOwnList(t *testing.T) {
 		}
 		defer f.Close()
 		b := geo.NewBuilder("CN")
-		if err := b.AddMMDB(name, f); err != nil {
+		if _, err := b.AddMMDB(name, f); err != nil {
 			t.Fatal(err)
 		}
 		got4, got6 := b.Table().Home()
@@ -280,13 +281,13 @@ func TestMMDBWithFlippedBits(t *testing.T) {
 			bad[r.IntN(len(bad))] ^= 1 << r.IntN(8)
 		}
 		b := geo.NewBuilder("CN")
-		if b.AddMMDB("flipped", bytes.NewReader(bad)) == nil {
+		if _, err := b.AddMMDB("flipped", bytes.NewReader(bad)); err == nil {
 			survived++
 			b.Table().Lookup(addr("111.235.160.1"))
 		}
 	}
 	for n := range good {
-		if err := geo.NewBuilder("CN").AddMMDB("cut", bytes.NewReader(good[:n])); err == nil {
+		if _, err := geo.NewBuilder("CN").AddMMDB("cut", bytes.NewReader(good[:n])); err == nil {
 			t.Fatalf("cut to %d of %d bytes: no error", n, len(good))
 		}
 	}
@@ -299,7 +300,7 @@ func FuzzMMDB(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		b := geo.NewBuilder("CN")
-		if b.AddMMDB("fuzz", bytes.NewReader(data)) == nil {
+		if _, err := b.AddMMDB("fuzz", bytes.NewReader(data)); err == nil {
 			b.Table().Home()
 		}
 	})

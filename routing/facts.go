@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // Facts are what the kernel shows that is not ours but decides what ours must
@@ -92,8 +93,9 @@ func (f Facts) Own() []netip.Prefix {
 
 // Condition is something that an admin should know. It holds until it is gone.
 type Condition struct {
-	Kind ConditionKind
-	Text string // one sentence
+	Kind  ConditionKind
+	Text  string    // one sentence
+	Since time.Time // when it was first seen
 }
 
 // ConditionKind names a Condition for programs.
@@ -113,14 +115,15 @@ const (
 // one above.
 const prefMain = 32766
 
-// Conflicts says which rules of others stand in the way of in.
+// Conflicts says which rules of others stand in the way of in. The conditions
+// are without their time.
 func Conflicts(in Input, f Facts) []Condition {
 	if len(in.Tunnels) == 0 {
 		return nil
 	}
 	var cs []Condition
 	add := func(k ConditionKind, format string, args ...any) {
-		cs = append(cs, Condition{k, fmt.Sprintf(format, args...)})
+		cs = append(cs, Condition{Kind: k, Text: fmt.Sprintf(format, args...)})
 	}
 	for _, fam := range in.families(f) {
 		for _, t := range []uint32{TableMain, TableDefault} {

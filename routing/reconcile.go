@@ -249,22 +249,26 @@ func (r *Reconciler) publish(have State, facts Facts, err error) {
 		s.Conditions = Conflicts(*r.in, facts)
 	}
 	if r.fight {
-		s.Conditions = append(s.Conditions, Condition{Fighting, fmt.Sprintf(
+		s.Conditions = append(s.Conditions, Condition{Kind: Fighting, Text: fmt.Sprintf(
 			"something keeps undoing our routing: more than %d repairs in %s; now repairing slowly, the locks stay", fightRepairs, fightWindow)})
 	}
 	if _, ok := errors.AsType[observeError](err); ok {
 		s.Facts, s.State = old.Facts, old.State
-		s.Conditions = append(s.Conditions, Condition{ObserveFailed, err.Error()})
+		s.Conditions = append(s.Conditions, Condition{Kind: ObserveFailed, Text: err.Error()})
 	} else if err != nil {
-		s.Conditions = append(s.Conditions, Condition{ApplyFailed, err.Error()})
+		s.Conditions = append(s.Conditions, Condition{Kind: ApplyFailed, Text: err.Error()})
+	}
+	for i := range s.Conditions {
+		c := &s.Conditions[i]
+		if o := slices.IndexFunc(old.Conditions, func(o Condition) bool { return o.Kind == c.Kind && o.Text == c.Text }); o >= 0 {
+			c.Since = old.Conditions[o].Since
+			continue
+		}
+		c.Since = time.Now()
+		r.log.Warn(c.Text, "condition", string(c.Kind))
 	}
 	if reflect.DeepEqual(s, old) {
 		return
-	}
-	for _, c := range s.Conditions {
-		if !slices.Contains(old.Conditions, c) {
-			r.log.Warn(c.Text, "condition", string(c.Kind))
-		}
 	}
 	r.status.Store(s)
 	select {

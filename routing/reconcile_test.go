@@ -141,6 +141,10 @@ func TestAFightIsReportedAndSlowedDown(t *testing.T) {
 		if !slices.Contains(kinds(r.Status()), routing.Fighting) {
 			t.Errorf("conditions %v, want %s", r.Status().Conditions, routing.Fighting)
 		}
+		fights := func(c routing.Condition) bool { return c.Kind == routing.Fighting }
+		if i := slices.IndexFunc(r.Status().Conditions, fights); i < 0 || time.Since(r.Status().Conditions[i].Since) < 50*time.Second {
+			t.Errorf("conditions %v, want a fight for most of the minute", r.Status().Conditions)
+		}
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
 		if c := r.Status().Conditions; len(c) != 0 {

@@ -3,7 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -222,6 +226,42 @@ func TestKilledAndStartedAgain(t *testing.T) {
 	}
 }
 
+// A tunnel keeps its number when the daemon is killed and the file then lists
+// the tunnels in another order: sets and flows still say the number.
+func TestKilledAndReordered(t *testing.T) {
+	w := newWorld(t)
+	text, err := os.ReadFile(w.Gateway.WireGuardFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := filepath.Join(t.TempDir(), "wg1.conf")
+	private := regexp.MustCompile(`(?m)^PrivateKey.*$`).ReplaceAllString(string(text), "PrivateKey = yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=")
+	if err := os.WriteFile(second, []byte(private), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	one, other := "[tunnel.wg0]\n", "[tunnel.wg1]\nconfig = \""+second+"\"\n\n"
+	first := w.config
+	marks := func() map[string]string {
+		all := map[string]string{}
+		for _, tunnel := range w.status().Tunnels {
+			all[tunnel.Path] = fmt.Sprint(tunnel.Mark, " ", tunnel.Table)
+		}
+		return all
+	}
+	w.config = strings.Replace(first, "[side.domestic]", other+"[side.domestic]", 1)
+	w.start()
+	before := marks()
+	if err := w.daemon.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	w.config = strings.Replace(first, one, other+one, 1)
+	w.start()
+	if after := marks(); !maps.Equal(before, after) || len(after) != 2 {
+		t.Errorf("marks and tables were %v, and are %v", before, after)
+	}
+	w.waitFor("the kernel is as planned", 6*time.Second, w.asPlanned)
+}
+
 // forgetAll forgets all marks.
 func (w *world) forgetAll() {
 	w.t.Helper()
@@ -256,7 +296,7 @@ func TestCleanup(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, err := w.cli("cleanup")
-	if err != nil || !strings.Contains(out, "ip rule del") || !strings.Contains(out, "nft delete table inet smartdns") {
+	if err != nil || !strings.Contains(out, "/etc/resolv.conf") || !strings.Contains(out, "ip rule del") || !strings.Contains(out, "nft delete table inet smartdns") {
 		t.Errorf("cleanup: %v\n%s", err, out)
 	}
 	w.equal("after cleanup", w.dump(), before)

@@ -1,14 +1,19 @@
 package wg
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"smartdns/routing"
 )
 
 // step is one change to the device. It prints as the wg(8) or ip(8) command
@@ -153,6 +158,36 @@ func joinPrefixes(prefixes []netip.Prefix) string {
 		text[i] = p.String()
 	}
 	return strings.Join(text, ",")
+}
+
+// Diff returns the steps that would make the device called name as config and
+// mark say. It only reads. A peer that is called somewhere is called well: it may
+// have roamed. A link of that name that is no WireGuard device, or one whose
+// process is gone, lacks everything.
+func Diff(name string, config *Config, mark uint32) ([]routing.Step, error) {
+	client, err := wgctrl.New()
+	if err != nil {
+		return nil, fmt.Errorf("tunnel %s: opening WireGuard control: %w", name, err)
+	}
+	defer client.Close()
+	have, err := client.Device(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		have, err = &wgtypes.Device{}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("tunnel %s: reading the device: %w", name, err)
+	}
+	w := desired{name: name, config: config, mark: mark, called: map[PublicKey]netip.AddrPort{}}
+	for _, p := range config.Peers {
+		if a, ok := p.Endpoint.Literal(); ok {
+			w.called[p.PublicKey] = a
+		}
+	}
+	var steps []routing.Step
+	for _, s := range w.diff(have, given{endpoint: w.called, port: int(config.ListenPort)}) {
+		steps = append(steps, s)
+	}
+	return steps, nil
 }
 
 // merge returns one configuration that does all steps, in their order.

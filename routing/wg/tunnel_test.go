@@ -142,6 +142,23 @@ func TestTunnel(t *testing.T) {
 			t.Errorf("observed %+v", o)
 		}
 	})
+	t.Run("differs where somebody changed it", func(t *testing.T) {
+		differs := func(name string, want ...string) {
+			t.Helper()
+			got, err := wg.Diff(name, config, mark)
+			must(t, err)
+			if d := cmp.Diff(want, steps(got)); d != "" {
+				t.Errorf("steps (-want +got)\n%s", d)
+			}
+		}
+		differs("wgnear")
+		run(t, "wg", "set", "wgnear", "fwmark", "7", "peer", peerKey, "allowed-ips", "10.0.0.0/8", "endpoint", "198.51.100.2:7")
+		differs("wgnear", "wg set wgnear fwmark 0x1000000", "wg set wgnear peer "+peerKey+" allowed-ips 0.0.0.0/0,::/0")
+		run(t, "wg", "set", "wgnear", "fwmark", fmt.Sprint(mark), "peer", peerKey, "allowed-ips", "0.0.0.0/0,::/0", "endpoint", "198.51.100.2:51820")
+		differs("wgnear")
+		differs("wgnone", "wg set wgnone fwmark 0x1000000 private-key (hidden)",
+			"wg set wgnone peer "+peerKey+" preshared-key (hidden) endpoint 198.51.100.2:51820 allowed-ips 0.0.0.0/0,::/0")
+	})
 	t.Run("has no link-local address", func(t *testing.T) {
 		if out := run(t, "ip", "-6", "address", "show", "wgnear"); strings.Contains(out, "fe80") {
 			t.Error(out)

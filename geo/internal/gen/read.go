@@ -130,7 +130,7 @@ func appendCSV(all []netip.Prefix, r io.Reader) ([]netip.Prefix, error) {
 // appendWithin appends the prefixes of country that a database has in p.
 func appendWithin(all []netip.Prefix, db io.Reader, p netip.Prefix) ([]netip.Prefix, error) {
 	b := geo.NewBuilder(country)
-	if err := b.AddMMDB("iptoasn", db); err != nil {
+	if _, err := b.AddMMDB("iptoasn", db); err != nil {
 		return nil, err
 	}
 	v4, _ := b.Table().Home()
