@@ -103,8 +103,12 @@ func (r *Resolver) unknown(ctx context.Context, t *task, tried *outcome) outcome
 		t.leave(judge)
 		return r.foreignDown(ctx, t, far, plain, tried)
 	}
-	region, why := r.region(ctx, t, judge, plain)
 	t.side = Foreign
+	if plain.kind == kindStale { // where the name is now, it cannot say
+		t.leave(judge)
+		return plain
+	}
+	region, why := r.region(ctx, t, judge, plain)
 	if region == geo.Unknown {
 		return plain
 	}
@@ -193,7 +197,9 @@ func (r *Resolver) race(ctx context.Context, t *task) outcome {
 	taken := func(out outcome) outcome {
 		t.side = Domestic
 		story.Region, story.Why = geo.Home.String(), "every address of the domestic answer is home"
-		r.learned.Learn(t.name, geo.Home, story.Why)
+		if out.kind != kindStale {
+			r.learned.Learn(t.name, geo.Home, story.Why)
+		}
 		return out
 	}
 	var domestic *outcome
@@ -226,7 +232,7 @@ func (r *Resolver) race(ctx context.Context, t *task) outcome {
 	if addrs := out.msg.addresses(); len(addrs) > 0 {
 		region, addr := t.pol.region(addrs)
 		story.Region, story.Why = region.String(), fmt.Sprintf("%s, for a client abroad", addr)
-		if region == geo.Abroad {
+		if region == geo.Abroad && out.kind != kindStale {
 			r.learned.Learn(t.name, region, story.Why)
 		}
 	}

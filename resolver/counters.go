@@ -10,6 +10,8 @@ type Counters struct {
 	Failed     uint64 // SERVFAIL
 	Overloaded uint64 // over a limit
 	Shared     uint64 // questions that an equal one in flight answered
+	Stale      uint64 // answered from the cache after the answer expired
+	Prefetches uint64 // answers fetched before they expired
 	Capped     uint64 // queries that had no packet left for another try
 	Auto       AutoCounters
 	Poison     PoisonCounters
@@ -45,7 +47,7 @@ type MarkCounters struct {
 }
 
 type counters struct {
-	queries, hits, local, failed, overloaded, shared, capped atomic.Uint64
+	queries, hits, local, failed, overloaded, shared, capped, stale, prefetches atomic.Uint64
 
 	auto   autoCounters
 	poison struct{ suspicious, replaced, used, bogus, stripped atomic.Uint64 }
@@ -64,6 +66,7 @@ func (r *Resolver) Counters() Counters {
 	return Counters{
 		Queries: c.queries.Load(), Hits: c.hits.Load(), Local: c.local.Load(), Failed: c.failed.Load(),
 		Overloaded: c.overloaded.Load(), Shared: c.shared.Load(), Capped: c.capped.Load(),
+		Stale: c.stale.Load(), Prefetches: c.prefetches.Load(),
 		Auto: AutoCounters{
 			Judged: c.auto.judged.Load(), Contradicted: c.auto.contradicted.Load(), Exposed: c.auto.exposed.count.Load(),
 			Fallback: c.auto.fallback.Load(), Refused: c.auto.refused.Load(),

@@ -45,7 +45,14 @@ type Step struct {
 	Lookup []Visit `json:"lookups,omitempty"`
 	Side   string  `json:"side,omitempty"`   // whose answer was taken
 	Cut    string  `json:"cut,omitempty"`    // the CNAME target where the answer was cut
-	Cached string  `json:"cached,omitempty"` // "fresh", "negative" or "failure" when the answer was cached
+	Cached string  `json:"cached,omitempty"` // "fresh", "negative", "stale" or "failure" when the answer was cached
+	Aged
+}
+
+// Aged says more of an answer that was cached.
+type Aged struct {
+	Age        time.Duration `json:"age_ns,omitempty"`
+	Prefetched bool          `json:"prefetched,omitempty"` // it was fetched before anybody asked for it
 }
 
 // Rule names a line of the config file, and what in it matched.
@@ -71,10 +78,11 @@ type Story struct {
 
 // Visit is one question to one side.
 type Visit struct {
-	Side    string        `json:"side"`
-	Path    routing.Path  `json:"path"`
-	Why     string        `json:"why"` // "answer", "judge", "second opinion", "fallback" or "a doubt, again"
-	Cached  string        `json:"cached,omitempty"`
+	Side   string       `json:"side"`
+	Path   routing.Path `json:"path"`
+	Why    string       `json:"why"` // "answer", "judge", "second opinion", "fallback" or "a doubt, again"
+	Cached string       `json:"cached,omitempty"`
+	Aged
 	Shared  bool          `json:"shared,omitempty"` // an equal question was in flight already
 	RCode   string        `json:"rcode,omitempty"`
 	Suspect string        `json:"suspect,omitempty"` // why the answer looks forged
@@ -136,13 +144,15 @@ type EDE struct {
 
 // The extended errors that we send.
 const (
-	edeOther       = 0
-	edeBlocked     = 15
-	edeFiltered    = 17
-	edeProhibited  = 18
-	edeUnreachable = 22
-	edeNetwork     = 23
-	edePolicy      = 28 // unable to conform to policy: a path is down, or an address could not be marked
+	edeOther         = 0
+	edeStale         = 3
+	edeBlocked       = 15
+	edeFiltered      = 17
+	edeProhibited    = 18
+	edeStaleNXDomain = 19
+	edeUnreachable   = 22
+	edeNetwork       = 23
+	edePolicy        = 28 // unable to conform to policy: a path is down, or an address could not be marked
 )
 
 // Code returns the response code.

@@ -22,10 +22,18 @@ type flight struct {
 	out       outcome
 }
 
+// aged is what is known of an answer that the cache had.
+type aged struct {
+	age        time.Duration
+	prefetched bool
+	why        string // a stale one is given
+}
+
 // outcome is what an exchange came to. Waiters share it and change nothing.
 type outcome struct {
-	msg     message
-	kind    string // of cache entry it came from; "" for an exchange
+	msg  message
+	kind string // of cache entry it came from; "" for an exchange
+	aged
 	suspect doubt
 	err     error
 	tries   []upstream.Try

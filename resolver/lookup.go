@@ -23,13 +23,14 @@ type lookup struct {
 	qtype    uint16
 	do, cd   bool
 	anew     bool // whatever the cache has
+	ahead    bool // nobody waits for it
 	options  []byte
 	question []byte
 }
 
 // stored reads a cache entry.
 func (l lookup) stored(e cache.Entry) outcome {
-	out := outcome{kind: e.Kind.String()}
+	out := outcome{kind: e.Kind.String(), aged: aged{age: e.Age, prefetched: e.Prefetched}}
 	switch e.Kind {
 	case cache.Failure:
 		out.err = readFailure(e.Body)
@@ -37,7 +38,7 @@ func (l lookup) stored(e cache.Entry) outcome {
 		out.suspect.why = string(e.Body)
 	default:
 		var m message
-		if m, out.err = parse(e.Body, l.name, l.qtype, l.do); out.err == nil {
+		if m, out.err = unpackStored(e.Body, l.question, l.name, l.qtype, l.do); out.err == nil {
 			out.msg = m.aged(e.Age)
 			out.lasts = e.Left - (e.Age+e.Left)/prefetchPart
 		}
@@ -52,12 +53,12 @@ func (l lookup) exchange(ctx context.Context, key []byte, f *flight) outcome {
 	out.took = time.Since(begun)
 	switch {
 	case out.err != nil:
-		l.r.cache.Put(key, cache.Failure, failureOf(out.err).append(nil), cache.Failure.MaxLife())
+		l.failed(key, out.err)
 	case out.suspect.why == "":
 		kind, life := out.msg.life(l.qtype)
 		life = min(life, kind.MaxLife())
 		out.lasts = life - life/prefetchPart
-		l.r.cache.Put(key, kind, out.msg.pack(l.question, l.name), life)
+		l.keep(key, kind, out.msg, life)
 	}
 	return out
 }
@@ -96,6 +97,7 @@ func (l lookup) send(ctx context.Context, f *flight) outcome {
 		out.err = fmt.Errorf("%s: %w", l.side, out.err)
 		return out
 	}
+	out.msg = out.msg.bounded(l.pol.Keep)
 	if code := out.msg.rcode; code != wire.NoError && code != wire.NXDomain {
 		out.err = fmt.Errorf("%s %w %s", l.side, errRefused, rcodeName(code))
 		return out

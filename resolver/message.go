@@ -196,8 +196,8 @@ func older(records []record, by uint32) []record {
 	return records
 }
 
-// pack returns m as the cache keeps it: a message with the question, without
-// an ID and without an OPT.
+// pack returns m as a whole message: with the question, without an ID and
+// without an OPT.
 func (m message) pack(question []byte, name dnsname.FQDN) []byte {
 	header := [wire.HeaderLen]byte{2: 0x80, 3: byte(m.rcode & 15), 5: 1}
 	if m.ad {

@@ -172,7 +172,7 @@ func (r *Resolver) domestic(ctx context.Context, t *task) outcome {
 			return better
 		}
 	}
-	if out.kind != "" {
+	if out.kind == cache.Doubt.String() {
 		// Whoever had a better answer has none now: the doubt is worth no more
 		// than an answer that looks forged.
 		again := t.take(ctx, r.ask(ctx, t, Domestic, t.q.Type, forDoubt), 0)
@@ -201,8 +201,8 @@ func (r *Resolver) doubt(t *task, bad outcome) {
 	if bad.kind != "" || bad.suspect.why == "" {
 		return
 	}
-	key := cache.AppendKey(nil, t.pol.ids[Domestic], question(t.name, t.q.Type), t.q.Flags.DO, t.q.Flags.CD)
-	r.cache.Put(key, cache.Doubt, []byte(bad.suspect.why), cache.Doubt.MaxLife())
+	l := lookup{id: t.pol.ids[Domestic], question: question(t.name, t.q.Type), do: t.q.Flags.DO, cd: t.q.Flags.CD}
+	r.cache.Put(l.key(), cache.Doubt, []byte(bad.suspect.why), cache.Doubt.MaxLife())
 }
 
 // servers remembers which servers of the domestic side answer with an OPT.

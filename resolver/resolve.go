@@ -62,7 +62,8 @@ func (r *Resolver) lookup(ctx context.Context, t *task) {
 		t.side = ""
 		out := r.decide(ctx, t)
 		step := t.step()
-		step.Side, step.Cached = t.side, out.kind
+		step.Side = t.side
+		t.fromCache(out)
 		t.doubtful = t.doubtful || out.suspect.why != ""
 		if step.Local != "" {
 			out.lasts = localTTL * time.Second
@@ -156,6 +157,8 @@ func (r *Resolver) finish(t *task) {
 		r.count.failed.Add(1)
 	case last.Local != "":
 		r.count.local.Add(1)
+	case last.Cached == kindStale:
+		r.count.stale.Add(1)
 	case last.Cached != "":
 		r.count.hits.Add(1)
 	}

@@ -102,6 +102,7 @@ type Policy struct {
 	Sides     map[string]Side
 	Auto      Auto
 	Poison    Poison
+	Keep      Keep
 	Geo       Classifier
 	PrivateOK []dnsname.FQDN // names whose answers may be private, and those below
 	// AnswerUnmarked says that an answer is given also when the kernel did not
@@ -122,7 +123,7 @@ func (p *Policy) identified() *Policy {
 			return name
 		}
 		sum := sha256.Sum256([]byte(name + " " + string(path) + " " + ex.String()))
-		return string(sum[:16]) // a side may have many servers, and a key has little room
+		return string(sum[:8]) // a side may have many servers, and a key has little room
 	}
 	c.ids = make(map[string]string, len(p.Sides))
 	for name, side := range p.Sides {
@@ -184,6 +185,7 @@ type Resolver struct {
 	flights flights
 	slots   slots
 	parsing parsing
+	ahead   atomic.Int32 // prefetches under way
 	servers servers
 	count   counters
 

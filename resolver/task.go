@@ -2,9 +2,7 @@ package resolver
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"runtime/debug"
 	"time"
 
 	"smartdns/resolver/cache"
@@ -97,57 +95,51 @@ func (r *Resolver) judge(ctx context.Context, t *task) *asking {
 // launch answers a from the cache, or joins or begins the exchange.
 func (r *Resolver) launch(ctx context.Context, t *task, a *asking, l lookup) {
 	l.question = question(l.name, l.qtype)
-	key := cache.AppendKey(make([]byte, 0, len(l.id)+len(l.question)+2), l.id, l.question, l.do, l.cd)
+	key := l.key()
 	if e, ok := r.cache.Get(key); ok && !l.anew {
-		a.flight = landed(l.stored(e))
-		a.visit.Cached = a.out.kind
-		return
+		if known := l.stored(e); known.err == nil || e.Kind == cache.Failure {
+			if old, ok := l.stale(key); ok && known.err != nil {
+				known = instead(old, known.err)
+			}
+			if e.Refresh {
+				r.prefetch(ctx, l, key)
+			}
+			a.flight = landed(known)
+			a.visit.Cached = known.kind
+			return
+		}
 	}
+	a.flight = r.fetch(ctx, t, a, l, key)
+	if old, ok := l.stale(key); ok {
+		a.flight = t.orStale(a.flight, old)
+	}
+}
+
+// fetch joins or begins the exchange of l.
+func (r *Resolver) fetch(ctx context.Context, t *task, a *asking, l lookup, key []byte) *flight {
 	switch {
 	case t.asks >= maxAsks:
-		a.flight = landed(outcome{err: errTooMany})
-		return
+		return landed(outcome{err: errTooMany})
 	case !t.seated && !r.slots.take(t.q.Client):
 		r.count.overloaded.Add(1)
-		a.flight = landed(outcome{err: errOverload})
-		return
+		return landed(outcome{err: errOverload})
 	}
 	t.seated = true
 	t.asks++
 	// An exchange lives on when its query has ended, so that exchanges need a
 	// limit of their own.
-	var room bool
-	a.flight, a.visit.Shared, room = r.flights.join(string(key), r.limits.InFlight, func(f *flight) {
-		// The exchange outlives the query that began it: others may wait for
-		// it, and the cache wants the answer anyway.
-		ctx, cancel := context.WithTimeout(upstream.WithPurse(context.WithoutCancel(ctx), t.purse), r.limits.Total)
-		defer cancel()
-		defer func() {
-			// Nobody above this goroutine would turn it into a SERVFAIL.
-			if p := recover(); p != nil {
-				r.log.Error("resolver: panic in an exchange", "panic", p, "stack", string(debug.Stack()))
-				f.out = outcome{err: errPanic}
-			}
-		}()
-		if e, ok := r.cache.Get(key); ok && !l.anew {
-			f.out = l.stored(e) // an equal exchange ended between our look at the cache and this one
-			return
-		}
-		f.out = l.exchange(ctx, key, f)
-		if p := (*upstream.PanicError)(nil); errors.As(f.out.err, &p) {
-			r.log.Error("resolver: panic in a server", "panic", p.Value, "stack", string(p.Stack))
-		}
-	})
+	f, shared, room := r.flights.join(string(key), r.limits.InFlight, r.fly(upstream.WithPurse(ctx, t.purse), l, key))
 	if !room {
 		r.count.overloaded.Add(1)
-		a.flight = landed(outcome{err: errOverload})
+		return landed(outcome{err: errOverload})
 	}
-	if a.visit.Shared {
+	if a.visit.Shared = shared; shared {
 		r.count.shared.Add(1)
 	}
-	if room && l.side == Domestic && t.rule.Action == policy.AskAuto {
+	if l.side == Domestic && t.rule.Action == policy.AskAuto {
 		r.count.auto.exposed.add(l.name)
 	}
+	return f
 }
 
 // take waits for the outcome of a, at most until ctx ends or for patience, and
@@ -156,6 +148,7 @@ func (t *task) take(ctx context.Context, a *asking, patience time.Duration) outc
 	out := a.wait(ctx, patience)
 	v := a.visit
 	v.Suspect, v.Took = out.suspect.why, out.took
+	v.Cached, v.Age, v.Prefetched = out.kind, out.age, out.prefetched
 	if out.err != nil {
 		v.Err = out.err.Error()
 	} else {

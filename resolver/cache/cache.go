@@ -3,7 +3,7 @@ package cache
 
 import (
 	"hash/maphash"
-	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -36,31 +36,47 @@ func (k Kind) String() string {
 
 // MaxLife returns how long an entry of kind k lives at most: a day for data
 // (RFC 8767 section 4 says why not the 68 years of RFC 2181), an hour for
-// negative answers, five minutes for a doubt, 5 s for negative answers without
-// a SOA and for failures.
+// negative answers, five minutes for a doubt and, as RFC 9520 section 3.2 has
+// it, for a failure, 5 s for negative answers without a SOA.
 func (k Kind) MaxLife() time.Duration {
 	switch k {
 	case Positive:
 		return 24 * time.Hour
 	case Negative:
 		return time.Hour
-	case Doubt:
+	case Doubt, Failure:
 		return 5 * time.Minute
-	case Bare, Failure:
+	case Bare:
 		return 5 * time.Second
 	}
 	return 0
 }
 
-// MaxBody is the size of the largest body that is kept.
-const MaxBody = 16 << 10
+// outlives reports whether entries of kind k may still be given, as stale,
+// after they expired, and are worth keeping over a restart.
+func (k Kind) outlives() bool { return k == Positive || k == Negative }
+
+const (
+	// MaxBody is the size of the largest body that is kept.
+	MaxBody = 16 << 10
+	// MaxStale is for how long after its end an entry may be given at most
+	// (RFC 8767 section 5 suggests one to three days).
+	MaxStale = 24 * time.Hour
+	// MinCapacity is the least that a cache can hold, in octets.
+	MinCapacity = shards * 4 * chunkSize
+)
 
 // Entry is what the cache knows about a key.
 type Entry struct {
-	Kind Kind
-	Body []byte        // a copy; the caller owns it
-	Age  time.Duration // since Put, by the monotonic clock
-	Left time.Duration // until it expires; always positive
+	Kind       Kind
+	Body       []byte        // a copy; the caller owns it
+	Age        time.Duration // since Put, by the monotonic clock
+	Left       time.Duration // until it expires; of a stale entry, zero or negative
+	Prefetched bool          // it came before anybody had to wait for it
+	// Refresh says that the entry is asked for again and again and that a tenth
+	// of its life is left: the caller should fetch it anew. It is said once of an
+	// entry.
+	Refresh bool
 }
 
 // Stats is a snapshot of what a cache holds and did.
@@ -76,86 +92,163 @@ type Stats struct {
 const shards = 16
 
 // Cache maps keys to bodies under a hard cap of bytes. It is safe for
-// concurrent use. Bodies lie in large chunks without pointers, so that a full
-// cache costs the garbage collector nothing.
+// concurrent use. Neither bodies nor index have pointers in them, so that a
+// full cache costs the garbage collector nothing.
 type Cache struct {
-	seed  maphash.Seed
-	start time.Time
-	shard [shards]shard
+	seed    maphash.Seed
+	start   time.Time
+	changes atomic.Uint64
+	shard   [shards]shard
 }
 
 // New returns an empty cache that holds at most capacity bytes, and never less
-// than it needs to be of use (1 MiB). Memory is taken as entries come.
+// than MinCapacity. Memory is taken as entries come.
 func New(capacity int) *Cache {
 	c := &Cache{seed: maphash.MakeSeed(), start: time.Now()}
 	for i := range c.shard {
-		c.shard[i].limit = max(capacity/shards, 4*chunkSize)
-		c.shard[i].reset()
+		c.shard[i].seed = c.seed
+		c.shard[i].limit = max(capacity, MinCapacity) / shards
 	}
 	return c
 }
 
-// AppendKey appends the key of a question that one side answers: the wire
-// question with its name in lower case, and the flags that change an answer.
-func AppendKey(dst []byte, side string, question []byte, do, cd bool) []byte {
-	flags := byte(0)
-	if do {
-		flags |= 1
-	}
-	if cd {
-		flags |= 2
-	}
-	dst = append(dst, flags, byte(len(side)))
-	dst = append(dst, side...)
-	// Length octets are at most 63, so that they are never taken for letters.
-	for _, b := range question[:max(0, len(question)-4)] {
-		if 'A' <= b && b <= 'Z' {
-			b += 'a' - 'A'
+// Resize makes capacity the cap, and evicts the oldest entries down to it.
+func (c *Cache) Resize(capacity int) {
+	for i := range c.shard {
+		s := &c.shard[i]
+		s.mu.Lock()
+		s.limit = max(capacity, MinCapacity) / shards
+		// The index never shrinks: one that is too large for the new cap goes
+		// with all that it points to.
+		if s.index.bytes() > s.limit/2 {
+			s.stats.Evicted += uint64(s.index.used)
+			s.reset()
 		}
-		dst = append(dst, b)
+		for len(s.log.list) > 0 && s.bytes() > s.limit-chunkSize {
+			s.evict(c.stamp())
+			s.log.spare = nil
+		}
+		s.mu.Unlock()
 	}
-	return append(dst, question[max(0, len(question)-4):]...)
 }
 
+// past is how old an entry can be when it is loaded: stamps have room for it
+// before the cache's own start.
+const past = 24*time.Hour + MaxStale + time.Hour
+
 // now is monotonic: TTLs age through every change of the wall clock.
-func (c *Cache) now() time.Duration { return time.Since(c.start) }
+func (c *Cache) now() time.Duration { return time.Since(c.start) + past }
+
+func (c *Cache) stamp() stamp { return stamp(c.now() / tick) }
+
+func (s stamp) duration() time.Duration { return time.Duration(s) * tick }
 
 func (c *Cache) at(key []byte) (*shard, uint64) {
 	h := maphash.Bytes(c.seed, key)
 	return &c.shard[h%shards], h
 }
 
-// Get returns the live entry of key.
+// Get returns the live entry of key: what was answered last, else the failure
+// to get an answer.
 func (c *Cache) Get(key []byte) (Entry, bool) {
 	s, h := c.at(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := c.now()
-	r, ok := s.find(h, key)
-	if !ok || r.expires <= now {
-		s.stats.Misses++
-		return Entry{}, false
+	for _, failed := range []bool{false, true} {
+		r, i := s.find(h, key, failed)
+		if i < 0 || r.expires().duration() <= now {
+			continue
+		}
+		s.stats.Hits++
+		e := r.entry(now)
+		f := r.flags | hot
+		if f.asked() < 2 {
+			f += askedOnce
+		}
+		e.Refresh = f.asked() >= 2 && f&refreshed == 0 && e.Kind.outlives() && e.Left < (e.Age+e.Left)/10
+		if e.Refresh {
+			f |= refreshed
+		}
+		r.set(f)
+		return e, true
 	}
-	s.stats.Hits++
-	r.touch()
-	return Entry{Kind: r.kind, Body: append([]byte(nil), r.body...), Age: now - r.stored, Left: r.expires - now}, true
+	s.stats.Misses++
+	return Entry{}, false
 }
 
-// Put keeps body under key for life, at most kind's MaxLife, and replaces what
-// was there. It reports whether it did: not without a life, and not when body
-// is larger than MaxBody.
-func (c *Cache) Put(key []byte, kind Kind, body []byte, life time.Duration) bool {
-	life = min(life, kind.MaxLife())
-	if life <= 0 || len(body) > MaxBody || len(key) > maxKey {
-		return false
-	}
+// Peek is Get for somebody who does not count as asking.
+func (c *Cache) Peek(key []byte) (Entry, bool) {
 	s, h := c.at(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := c.now()
-	s.put(record{hash: h, stored: now, expires: now + life, kind: kind, key: key, body: body}, now)
+	for _, failed := range []bool{false, true} {
+		if r, i := s.find(h, key, failed); i >= 0 && r.expires().duration() > now {
+			return r.entry(now), true
+		}
+	}
+	return Entry{}, false
+}
+
+// Stale returns the last answer for key when it ended at most window ago. It
+// counts neither as a hit nor as a miss.
+func (c *Cache) Stale(key []byte, window time.Duration) (Entry, bool) {
+	s, h := c.at(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := c.now()
+	r, i := s.find(h, key, false)
+	if i < 0 || !r.flags.kind().outlives() {
+		return Entry{}, false
+	}
+	e := r.entry(now)
+	return e, -e.Left < window
+}
+
+// entry returns r as it is now, with a body of its own.
+func (r record) entry(now time.Duration) Entry {
+	return Entry{
+		Kind: r.flags.kind(), Body: append([]byte(nil), r.body...), Prefetched: r.flags&prefetched != 0,
+		Age: now - r.stored.duration(), Left: r.expires().duration() - now,
+	}
+}
+
+// Put keeps body under key for life, at most kind's MaxLife, and replaces what
+// was there; but a Failure leaves the last answer, which Stale then returns. It
+// reports whether it did: not without a life of 100 ms, and not when body is
+// larger than MaxBody.
+func (c *Cache) Put(key []byte, kind Kind, body []byte, life time.Duration) bool {
+	return c.keep(key, flags(kind)|askedOnce, body, life)
+}
+
+// Prefetched is Put for an answer that nobody has asked for yet.
+func (c *Cache) Prefetched(key []byte, kind Kind, body []byte, life time.Duration) bool {
+	return c.keep(key, flags(kind)|prefetched, body, life)
+}
+
+func (c *Cache) keep(key []byte, f flags, body []byte, life time.Duration) bool {
+	now := c.stamp()
+	return c.put(record{stored: now, life: stamp(min(life, f.kind().MaxLife()) / tick), flags: f, key: key, body: body}, now)
+}
+
+func (c *Cache) put(r record, now stamp) bool {
+	if int32(r.life) <= 0 || len(r.body) > MaxBody || len(r.key) > maxKey {
+		return false
+	}
+	s, h := c.at(r.key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.put(h, r, now)
+	if _, i := s.find(h, r.key, true); i >= 0 && !r.failed() {
+		s.index.remove(i)
+	}
+	c.changes.Add(1)
 	return true
 }
+
+// Changes returns a number that is another one after each Put and each flush.
+func (c *Cache) Changes() uint64 { return c.changes.Load() }
 
 // Flush forgets everything and gives the memory back.
 func (c *Cache) Flush() {
@@ -165,6 +258,30 @@ func (c *Cache) Flush() {
 		s.reset()
 		s.mu.Unlock()
 	}
+	c.changes.Add(1)
+}
+
+// Drop forgets the entries that f says so of, and returns how many. It calls f
+// for every entry, stale ones too, while others wait for the cache: f must be
+// quick, must not call the cache, and keeps neither key nor body.
+func (c *Cache) Drop(f func(key []byte, e Entry) bool) (dropped int) {
+	for i := range c.shard {
+		s := &c.shard[i]
+		s.mu.Lock()
+		now := c.now()
+		dropped += s.drop(func(r record) bool {
+			e := Entry{
+				Kind: r.flags.kind(), Body: r.body, Prefetched: r.flags&prefetched != 0,
+				Age: now - r.stored.duration(), Left: r.expires().duration() - now,
+			}
+			return f(r.key, e)
+		})
+		s.mu.Unlock()
+	}
+	if dropped > 0 {
+		c.changes.Add(1)
+	}
+	return dropped
 }
 
 // Stats returns a snapshot.
@@ -173,7 +290,7 @@ func (c *Cache) Stats() Stats {
 	for i := range c.shard {
 		s := &c.shard[i]
 		s.mu.Lock()
-		sum.Entries += len(s.index)
+		sum.Entries += s.index.used
 		sum.Bytes += s.bytes()
 		sum.Capacity += s.limit
 		sum.Hits += s.stats.Hits
@@ -182,76 +299,4 @@ func (c *Cache) Stats() Stats {
 		s.mu.Unlock()
 	}
 	return sum
-}
-
-// shard is a part of the cache with a lock of its own.
-type shard struct {
-	mu    sync.Mutex // guards the rest
-	limit int
-	index map[uint64]place // by hash; no pointers
-	log   chunks
-	stats Stats // Hits, Misses and Evicted only
-}
-
-// perIndex is what one entry of index costs: Go's maps keep 17 octets a slot
-// and fill their tables to between 7/16 and 7/8.
-const perIndex = 40
-
-func (s *shard) reset() {
-	s.index = make(map[uint64]place)
-	s.log = chunks{}
-}
-
-func (s *shard) bytes() int { return s.log.bytes() + len(s.index)*perIndex }
-
-func (s *shard) find(hash uint64, key []byte) (record, bool) {
-	p, ok := s.index[hash]
-	if !ok {
-		return record{}, false
-	}
-	r := s.log.read(p)
-	return r, string(r.key) == string(key)
-}
-
-// put appends r to the log, after evicting the oldest chunks as far as the cap
-// asks.
-func (s *shard) put(r record, now time.Duration) {
-	need := perIndex
-	for {
-		if !s.log.fits(r.size()) {
-			need = perIndex + chunkSize
-		}
-		// One chunk is kept back for what survives an eviction.
-		if len(s.log.list)*chunkSize+len(s.index)*perIndex+need <= s.limit-chunkSize {
-			break
-		}
-		s.evict(now)
-		need = perIndex
-	}
-	s.index[r.hash] = s.log.append(r)
-}
-
-// evict drops the oldest chunk. Entries of it that were asked for since they
-// were written go to the end of the log instead (the CLOCK rule): a flood of
-// names that nobody asks for twice does not push out those that are in use.
-// At most half a chunk survives, so that every eviction gives room.
-func (s *shard) evict(now time.Duration) {
-	oldest, number := s.log.pop()
-	room := chunkSize / 2
-	for r := range oldest.records() {
-		p, ok := s.index[r.hash]
-		if !ok || p != (place{number, r.offset}) {
-			continue // replaced since
-		}
-		if r.hot() && r.expires > now && r.size() <= room {
-			room -= r.size()
-			s.index[r.hash] = s.log.append(r)
-			continue
-		}
-		delete(s.index, r.hash)
-		if r.expires > now {
-			s.stats.Evicted++
-		}
-	}
-	s.log.spare = oldest[:0]
 }

@@ -24,7 +24,7 @@ func TestLives(t *testing.T) {
 			{"data at most a day", cache.Positive, 68 * 365 * 24 * time.Hour, 24 * time.Hour},
 			{"negative at most an hour", cache.Negative, 3 * time.Hour, time.Hour},
 			{"without a SOA at most 5 s", cache.Bare, time.Hour, 5 * time.Second},
-			{"failures at most 5 s", cache.Failure, time.Hour, 5 * time.Second},
+			{"failures at most five minutes", cache.Failure, time.Hour, 5 * time.Minute},
 		} {
 			key := []byte(k.about)
 			if !c.Put(key, k.kind, []byte("body"), k.life) {
@@ -72,8 +72,8 @@ func TestKeys(t *testing.T) {
 func TestReplaceAndFlush(t *testing.T) {
 	c := cache.New(1 << 20)
 	c.Put([]byte("k"), cache.Positive, []byte("old"), time.Hour)
-	c.Put([]byte("k"), cache.Failure, []byte("new"), time.Hour)
-	if e, ok := c.Get([]byte("k")); !ok || string(e.Body) != "new" || e.Kind != cache.Failure {
+	c.Put([]byte("k"), cache.Doubt, []byte("new"), time.Hour)
+	if e, ok := c.Get([]byte("k")); !ok || string(e.Body) != "new" || e.Kind != cache.Doubt {
 		t.Errorf("Get = %+v, %v", e, ok)
 	}
 	c.Flush()
@@ -98,15 +98,15 @@ func TestCap(t *testing.T) {
 		runtime.ReadMemStats(&before)
 		for i := range 2 * capacity / (size + 40) {
 			c.Put(key(i), cache.Positive, body, time.Hour)
-			if s := c.Stats(); i%10_000 == 0 && s.Bytes > s.Capacity {
+			if s := c.Stats(); i%1000 == 0 && s.Bytes > s.Capacity {
 				t.Fatalf("%s: %d octets held, the cap is %d", about, s.Bytes, s.Capacity)
 			}
 		}
 		runtime.GC()
 		runtime.ReadMemStats(&after)
 		s := c.Stats()
-		if held := int(after.HeapAlloc) - int(before.HeapAlloc); held > s.Capacity*13/10 {
-			t.Errorf("%s: the heap grew by %d, the cap is %d", about, held, s.Capacity)
+		if held := int(after.HeapAlloc) - int(before.HeapAlloc); held > s.Bytes*101/100 || held < s.Bytes*99/100 {
+			t.Errorf("%s: the heap grew by %d, and %d are said to be held", about, held, s.Bytes)
 		}
 		if s.Capacity != capacity || s.Evicted == 0 || s.Bytes < capacity/2 {
 			t.Errorf("%s: Stats = %+v", about, s)

@@ -7,12 +7,22 @@ import (
 )
 
 const (
-	chunkSize = 64 << 10
+	chunkBits = 15
+	chunkSize = 1 << chunkBits
+	chunkHead = 24 // octets of a chunk's slice in the list of them
 	maxKey    = 1 << 10
 )
 
-// place is where a record lies in the log.
-type place struct{ chunk, offset uint32 }
+// place is where a record lies in the log: the number of its chunk, which wraps
+// around long after the chunk is gone, and its offset there.
+type place uint32
+
+func newPlace(chunk uint32, offset int) place { return place(chunk<<chunkBits | uint32(offset)) }
+
+func (p place) chunk() uint32 { return uint32(p) >> chunkBits }
+func (p place) offset() int   { return int(p & (chunkSize - 1)) }
+
+const chunkMask = 1<<(32-chunkBits) - 1
 
 // chunks is a log of records: they are appended to the newest chunk, and the
 // oldest chunk is taken away as a whole.
@@ -25,31 +35,56 @@ type chunks struct {
 // chunk is a run of records; its capacity is chunkSize.
 type chunk []byte
 
+// tick is what stamps count in. Ages are rounded up to it, lives down.
+const tick = 100 * time.Millisecond
+
+// stamp is a time in ticks since a while before the cache was made.
+type stamp uint32
+
 // record is one entry as it lies in a chunk. The slices alias the chunk.
 type record struct {
-	hash            uint64
-	stored, expires time.Duration // since the cache's start
-	kind            Kind
-	key, body       []byte
-	header          []byte // of the record in its chunk; nil before it is written
-	offset          uint32
+	stored    stamp
+	life      stamp // at most 1<<24 ticks
+	flags     flags
+	key, body []byte
+	header    []byte // of the record in its chunk; nil before it is written
+	at        place
 }
 
-// A record is hash, stored, expires, kind, asked, the lengths of key and body,
-// key, body.
-const headerLen = 8 + 8 + 8 + 1 + 1 + 2 + 4
+// A record is stored, flags and life, the lengths of key and body, key, body.
+const (
+	headerLen = 4 + 4 + 2 + 2
+	atFlags   = 4
+)
 
-const atAsked = 25
+// flags are a record's kind, and what became of it.
+type flags uint8
+
+const (
+	kindMask   flags = 0x07
+	hot        flags = 0x08 // asked for since it was written into its chunk
+	prefetched flags = 0x10
+	refreshed  flags = 0x20 // somebody was told to refresh it
+	askedOnce  flags = 0x40 // the unit of a count that ends at 2
+	askedMask  flags = 0xc0
+)
+
+func (f flags) kind() Kind { return Kind(f & kindMask) }
+func (f flags) asked() int { return int(f >> 6) }
 
 func (r record) size() int { return headerLen + len(r.key) + len(r.body) }
 
-// touch notes that somebody asked for r.
-func (r record) touch() { r.header[atAsked] = 1 }
+func (r record) expires() stamp { return r.stored + r.life }
 
-// hot reports whether somebody asked for r since it was written.
-func (r record) hot() bool { return r.header[atAsked] == 1 }
+// set changes the flags of a record in its chunk.
+func (r record) set(f flags) { r.header[atFlags] = byte(f) }
 
-func (c *chunks) bytes() int { return len(c.list)*chunkSize + cap(c.spare) }
+// failed reports whether r is of the failures, which lie beside other records.
+func (r record) failed() bool { return r.flags.kind() == Failure }
+
+func (c *chunks) bytes() int {
+	return len(c.list)*chunkSize + cap(c.spare) + cap(c.list)*chunkHead
+}
 
 // fits reports whether size octets fit into the newest chunk.
 func (c *chunks) fits(size int) bool {
@@ -67,20 +102,18 @@ func (c *chunks) append(r record) place {
 	}
 	last := len(c.list) - 1
 	b := c.list[last]
-	p := place{c.first + uint32(last), uint32(len(b))}
-	b = binary.BigEndian.AppendUint64(b, r.hash)
-	b = binary.BigEndian.AppendUint64(b, uint64(r.stored))
-	b = binary.BigEndian.AppendUint64(b, uint64(r.expires))
-	b = append(b, byte(r.kind), 0)
+	p := newPlace(c.first+uint32(last), len(b))
+	b = binary.BigEndian.AppendUint32(b, uint32(r.stored))
+	b = binary.BigEndian.AppendUint32(b, uint32(r.flags)<<24|uint32(r.life))
 	b = binary.BigEndian.AppendUint16(b, uint16(len(r.key)))
-	b = binary.BigEndian.AppendUint32(b, uint32(len(r.body)))
+	b = binary.BigEndian.AppendUint16(b, uint16(len(r.body)))
 	b = append(b, r.key...)
 	c.list[last] = append(b, r.body...)
 	return p
 }
 
 func (c *chunks) read(p place) record {
-	return c.list[p.chunk-c.first].read(p.offset)
+	return c.list[(p.chunk()-c.first)&chunkMask].read(p)
 }
 
 // pop takes the oldest chunk away and returns it with its number.
@@ -92,27 +125,41 @@ func (c *chunks) pop() (chunk, uint32) {
 	return oldest, number
 }
 
-func (b chunk) read(offset uint32) record {
-	h := b[offset:]
-	key := int(binary.BigEndian.Uint16(h[26:]))
-	end := headerLen + key + int(binary.BigEndian.Uint32(h[28:]))
-	return record{
-		hash:    binary.BigEndian.Uint64(h),
-		stored:  time.Duration(binary.BigEndian.Uint64(h[8:])),
-		expires: time.Duration(binary.BigEndian.Uint64(h[16:])),
-		kind:    Kind(h[24]),
-		key:     h[headerLen : headerLen+key],
-		body:    h[headerLen+key : end],
-		header:  h[:headerLen],
-		offset:  offset,
+// records yields the records of every chunk in the order they were written,
+// those that were replaced since too.
+func (c *chunks) records() iter.Seq[record] {
+	return func(yield func(record) bool) {
+		for i, b := range c.list {
+			for r := range b.records(c.first + uint32(i)) {
+				if !yield(r) {
+					return
+				}
+			}
+		}
 	}
 }
 
-// records yields the records of b in the order they were written.
-func (b chunk) records() iter.Seq[record] {
+// read returns the record at p, which is in b.
+func (b chunk) read(p place) record {
+	h := b[p.offset():]
+	key := int(binary.BigEndian.Uint16(h[8:]))
+	end := headerLen + key + int(binary.BigEndian.Uint16(h[10:]))
+	return record{
+		stored: stamp(binary.BigEndian.Uint32(h)),
+		life:   stamp(binary.BigEndian.Uint32(h[4:]) & (1<<24 - 1)),
+		flags:  flags(h[atFlags]),
+		key:    h[headerLen : headerLen+key],
+		body:   h[headerLen+key : end],
+		header: h[:headerLen],
+		at:     p,
+	}
+}
+
+// records yields the records of b, which has that number.
+func (b chunk) records(number uint32) iter.Seq[record] {
 	return func(yield func(record) bool) {
 		for at := 0; at < len(b); {
-			r := b.read(uint32(at))
+			r := b.read(newPlace(number, at))
 			if !yield(r) {
 				return
 			}

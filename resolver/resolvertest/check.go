@@ -70,6 +70,10 @@ func (c check) line(l line) error {
 		if got := verdict(c.d.Steps[0].Auto); got != l.rest(0) {
 			c.errorf(l, "verdict %s, want %s", got, l.rest(0))
 		}
+	case "prefetched":
+		if s := c.d.Steps[len(c.d.Steps)-1]; !s.Prefetched {
+			c.errorf(l, "it was not prefetched: %+v", s.Aged)
+		}
 	case "cut":
 		if got := c.d.Steps[0].Cut; got != l.at(0) {
 			c.errorf(l, "cut at %q, want %q", got, l.at(0))

@@ -230,6 +230,12 @@ func (w *world) set(l line) (ok bool, err error) {
 		w.agrees[routing.Path(l.at(0))] = true
 	case "on_error":
 		w.policy.AnswerUnmarked = l.at(0) == "answer"
+	case "prefetch":
+		w.policy.Keep.Prefetch = l.at(0) == "yes"
+	case "stale", "min_ttl", "max_ttl":
+		d, err := time.ParseDuration(l.at(0))
+		*map[string]*time.Duration{"stale": &w.policy.Keep.Stale, "min_ttl": &w.policy.Keep.MinTTL, "max_ttl": &w.policy.Keep.MaxTTL}[l.verb] = d
+		return true, err
 	default:
 		return false, nil
 	}

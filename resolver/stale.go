@@ -1,0 +1,131 @@
+package resolver
+
+import (
+	"fmt"
+	"time"
+
+	"smartdns/resolver/cache"
+	"smartdns/resolver/wire"
+)
+
+const (
+	// clientPatience is how long a client waits before it gets a stale answer
+	// (RFC 8767 section 5).
+	clientPatience = 1800 * time.Millisecond
+	// staleTTL is what a stale answer is given with, in seconds (RFC 8767
+	// section 4).
+	staleTTL = 30
+	// failureLife is for how long nobody is asked again after a failure (RFC
+	// 9520 section 3.2), and staleFailureLife is it where there is a stale
+	// answer to give meanwhile (RFC 8767 section 5).
+	failureLife      = 5 * time.Second
+	staleFailureLife = 30 * time.Second
+)
+
+// Keep says how answers are kept. The zero value gives none after it expired,
+// fetches none before, and takes TTLs as they come.
+type Keep struct {
+	Stale          time.Duration // for how long after its end an answer may stand for one that is not to be had
+	Prefetch       bool          // fetch what is asked for again and again before it expires
+	MinTTL, MaxTTL time.Duration // of records; MaxTTL 0 is a day
+}
+
+// kindStale is what the story says of an answer that expired.
+const kindStale = "stale"
+
+// stale returns the answer that the cache had, as it may be given when there is
+// no other. Which region a name is in is nothing to guess from old answers.
+func (l lookup) stale(key []byte) (outcome, bool) {
+	if l.pol.Keep.Stale <= 0 || l.anew || l.id == l.pol.judgeID {
+		return outcome{}, false
+	}
+	e, ok := l.r.cache.Stale(key, l.pol.Keep.Stale)
+	if !ok || e.Left > 0 {
+		return outcome{}, false
+	}
+	out := l.stored(e)
+	out.kind, out.msg = kindStale, out.msg.withTTL(staleTTL)
+	return out, out.err == nil
+}
+
+// instead returns old, given because of err.
+func instead(old outcome, err error) outcome {
+	old.why = err.Error()
+	return old
+}
+
+// orStale returns a flight that lands as f does, but with old where f fails, or
+// has not landed when the client has waited long enough. f goes on.
+func (t *task) orStale(f *flight, old outcome) *flight {
+	s := &flight{done: make(chan struct{}), suspected: f.suspected}
+	go func() {
+		defer close(s.done)
+		timer := time.NewTimer(max(0, clientPatience-time.Since(t.Time)))
+		defer timer.Stop()
+		select {
+		case <-f.done:
+			if s.out = f.out; s.out.err != nil {
+				s.out = instead(old, s.out.err)
+			}
+		case <-timer.C:
+			s.out = instead(old, errWaited)
+		}
+	}()
+	return s
+}
+
+// fromCache writes into the story how old out is, and tells the client when it
+// is too old.
+func (t *task) fromCache(out outcome) {
+	s := t.step()
+	s.Cached, s.Age, s.Prefetched = out.kind, out.age, out.prefetched
+	if out.kind != kindStale {
+		return
+	}
+	code := edeStale
+	if out.msg.rcode == wire.NXDomain {
+		code = edeStaleNXDomain
+	}
+	t.explain(code, fmt.Sprintf("the %s side's last answer, %s old: %s", t.side, out.age.Round(time.Second), out.why))
+}
+
+// withTTL returns m with the same TTL in every record.
+func (m message) withTTL(ttl uint32) message {
+	m.answer, m.authority = older(m.answer, 0), older(m.authority, 0)
+	for i := range m.answer {
+		m.answer[i].ttl = ttl
+	}
+	for i := range m.authority {
+		m.authority[i].ttl = ttl
+	}
+	return m
+}
+
+// bounded returns m with its TTLs between those of k. That there is nothing
+// is not said for longer than its zone wants.
+func (m message) bounded(k Keep) message {
+	if k.MinTTL == 0 && k.MaxTTL == 0 {
+		return m
+	}
+	low, high := uint32(k.MinTTL/time.Second), uint32(maxTTL)
+	if k.MaxTTL > 0 {
+		high = min(high, uint32(k.MaxTTL/time.Second))
+	}
+	m.answer, m.authority = older(m.answer, 0), older(m.authority, 0)
+	for i := range m.answer {
+		m.answer[i].ttl = min(max(m.answer[i].ttl, low), high)
+	}
+	for i := range m.authority {
+		m.authority[i].ttl = min(m.authority[i].ttl, high)
+	}
+	return m
+}
+
+// failed remembers that key could not be had.
+func (l lookup) failed(key []byte, err error) {
+	life := failureLife
+	if _, ok := l.stale(key); ok {
+		life = staleFailureLife
+	}
+	l.r.cache.Put(key, cache.Failure, failureOf(err).append(nil), life)
+}
