@@ -22,6 +22,7 @@ type Parts struct {
 	Tunnels   []Tunnel // in the order of the file
 	Geo       *geo.Table
 	Names     *policy.Names
+	Pins      pins
 	Addresses *policy.Addresses
 	Forged    *addrSet // answers that only injectors give
 	Bogus     *addrSet // answers that mean NXDOMAIN
@@ -62,7 +63,7 @@ func Compile(c *configs.Config) (*Parts, error) {
 	var err error
 	p.Geo, err = l.table()
 	collect(err)
-	p.Names, err = compileNames(c, l)
+	p.Names, p.Pins, err = compileNames(c, l)
 	collect(err)
 	p.Addresses, p.Sets, err = compileAddresses(c, l)
 	collect(err)
@@ -79,7 +80,7 @@ func Compile(c *configs.Config) (*Parts, error) {
 	return p, nil
 }
 
-func compileNames(c *configs.Config, l *lists) (*policy.Names, error) {
+func compileNames(c *configs.Config, l *lists) (*policy.Names, pins, error) {
 	var rules []policy.NameRule
 	var failed error
 	for _, r := range c.Decide.Names {
@@ -111,8 +112,9 @@ func compileNames(c *configs.Config, l *lists) (*policy.Names, error) {
 		}
 		rules = append(rules, rule)
 	}
+	rules, pinned := watching(rules)
 	names, err := policy.NewNames(rules)
-	return names, errors.Join(failed, err)
+	return names, pinned(), errors.Join(failed, err)
 }
 
 // compileAddresses makes the two readings of [decide].addresses that must
