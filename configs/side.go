@@ -73,7 +73,7 @@ func (c converter) servers(side table[rawSide], own []netip.AddrPort) []Server {
 			continue
 		}
 		if isOwn(server.Addr, own) {
-			c.addf(item.place, "%s is an address of [listen] dns: it would ask itself", quote(item.value))
+			c.addf(item.place, "%s is an address of [listen]: it would ask itself", quote(item.value))
 			continue
 		}
 		if slices.ContainsFunc(all, func(s Server) bool { return s.Scheme == server.Scheme && s.Addr == server.Addr }) {

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -28,6 +29,8 @@ type Parts struct {
 	Bogus     *addrSet // answers that mean NXDOMAIN
 	Sets      Sets
 	Lists     []api.List // those in use
+
+	Certificate *tls.Certificate // of [listen] cert and key; nil without
 }
 
 // Tunnel is a [tunnel.X] table and the wg-quick file that it names.
@@ -70,6 +73,8 @@ func Compile(c *configs.Config) (*Parts, error) {
 	p.Bogus, err = compileBogus(c, l)
 	collect(err)
 	p.Forged, err = compileForged()
+	collect(err)
+	p.Certificate, err = loadCertificate(c)
 	collect(err)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err

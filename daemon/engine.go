@@ -69,6 +69,7 @@ type querySide struct {
 	policy   *resolver.Policy
 	outlets  outlets
 	verdicts *verdictStore
+	identity *identity
 }
 
 // view is what the API shows of the loop's state: a value nobody changes.
@@ -145,6 +146,8 @@ func (e *engine) converge(ctx context.Context) {
 	l := e.live()
 	e.publishLive(l)
 	e.note(ctx, "listen", e.listen(l))
+	e.note(ctx, "dot and doh", e.listenSecure(l))
+	e.note(ctx, "certificate", e.identity.problem())
 	l.listen = e.server.Addrs()
 	if e.routed() {
 		e.note(ctx, "nft", e.setTable(ctx, l))
