@@ -42,10 +42,7 @@ type Config struct {
 
 // Listen says where we serve, and whom.
 type Listen struct {
-	DNS      []netip.AddrPort // over UDP and TCP
-	DoT, DoH []netip.AddrPort // over TLS and HTTPS
-	Cert     string           // paths of what these show, in PEM; "" for a certificate of our own
-	Key      string
+	DNS      []netip.AddrPort
 	LAN      []string       // interfaces whose clients we serve and route
 	Clients  []netip.Prefix // who else may ask
 	Redirect bool           // LAN clients' port 53 comes to us
@@ -95,7 +92,37 @@ type Side struct {
 	Name    string
 	Servers []Server // at least one
 	Via     routing.Path
-	Pos     Pos
+	Choose  Choose
+	// Bootstrap are servers by address that are asked, on the side's own path,
+	// for the addresses of those that are known by name; none where there are
+	// no such.
+	Bootstrap []Server
+	SOCKS5    Proxy
+	ECS       ECS
+	Pos       Pos
+}
+
+// Choose says which server of a side is asked.
+type Choose string
+
+// The values of choose.
+const (
+	ChooseFastest Choose = "fastest"
+	ChooseOrder   Choose = "order"
+	ChooseRace    Choose = "race"
+)
+
+// Proxy is a SOCKS5 proxy. The zero value is none.
+type Proxy struct {
+	Addr           netip.AddrPort
+	User, Password string // empty where it asks for none
+}
+
+// ECS says which client subnet queries carry (RFC 7871). The zero value is
+// none.
+type ECS struct {
+	Client bool         // the client's own, unless it is private
+	Prefix netip.Prefix // this one, always
 }
 
 // Scheme is how a server is spoken to.
@@ -104,18 +131,26 @@ type Scheme string
 // The schemes. UDP is what a bare address means; it falls over to TCP where
 // the protocol says so.
 const (
-	SchemeUDP Scheme = "udp"
-	SchemeTCP Scheme = "tcp"
-	SchemeTLS Scheme = "tls"
+	SchemeUDP   Scheme = "udp"
+	SchemeTCP   Scheme = "tcp"
+	SchemeTLS   Scheme = "tls"   // RFC 7858
+	SchemeHTTPS Scheme = "https" // RFC 8484
+	SchemeH3    Scheme = "h3"    // the same over HTTP/3
+	SchemeQUIC  Scheme = "quic"  // RFC 9250
 )
 
-// Server is one upstream server, by address.
+// Server is one upstream server.
 type Server struct {
 	Scheme Scheme
-	Addr   netip.AddrPort
-	// ServerName is the name that a TLS server's certificate must be valid
-	// for. When it is empty, the certificate must be valid for Addr's IP.
+	// Addr is where it listens. Of a server by name it holds the port alone.
+	Addr      netip.AddrPort
+	Host      string       // the name it is known by, without last dot; "" when it is known by address
+	Addresses []netip.Addr // of Host; none: the side's bootstrap servers know
+	Path      string       // of https and h3
+	// ServerName is the name that an encrypted server's certificate must be
+	// valid for. When it is empty, that is Host, or Addr's IP.
 	ServerName string
+	Pins       []Pin  // of the keys that it may have, whoever vouches for them
 	Text       string // as the file writes it
 }
 

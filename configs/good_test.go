@@ -102,7 +102,7 @@ func TestDefaultIsAResolverOnLoopback(t *testing.T) {
 					{Scheme: "udp", Addr: netip.MustParseAddrPort("223.5.5.5:53"), Text: "223.5.5.5"},
 					{Scheme: "udp", Addr: netip.MustParseAddrPort("119.29.29.29:53"), Text: "119.29.29.29"},
 				},
-				Via: "direct",
+				Via: "direct", Choose: configs.ChooseFastest,
 			},
 			{
 				Name: "foreign",
@@ -110,7 +110,7 @@ func TestDefaultIsAResolverOnLoopback(t *testing.T) {
 					{Scheme: "tls", Addr: netip.MustParseAddrPort("1.1.1.1:853"), Text: "tls://1.1.1.1"},
 					{Scheme: "tls", Addr: netip.MustParseAddrPort("8.8.8.8:853"), Text: "tls://8.8.8.8"},
 				},
-				Via: "direct",
+				Via: "direct", Choose: configs.ChooseFastest,
 			},
 		},
 		Lists: []configs.List{{Name: "cn-domains"}},
@@ -296,4 +296,75 @@ smartdns.toml:26: [decide] addresses[1]: "private" is never reached: addresses[0
 	if diff := cmp.Diff(strings.Split(want, "\n"), got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
+}
+
+// The servers of a side that are names are found by the side's own servers by
+// address, or by default ones that its path leads to; never by another side's.
+func TestBootstrapIsTheSidesOwn(t *testing.T) {
+	for _, tt := range []struct {
+		name, text, side string
+		want             []string
+	}{
+		{"no name", "[side.foreign]\nservers = [\"tls://9.9.9.9\"]\n", "foreign", nil},
+		{"its addresses are written", "[side.foreign]\nservers = [{ server = \"tls://dns.google\", addresses = [\"8.8.8.8\"] }]\n", "foreign", nil},
+		{"its own", "[side.foreign]\nservers = [\"tls://dns.google\", \"tls://9.9.9.9\"]\n", "foreign", []string{"tls://9.9.9.9"}},
+		{"abroad", "[side.foreign]\nservers = [\"tls://dns.google\"]\n", "foreign", []string{"tls://1.1.1.1", "tls://8.8.8.8"}},
+		{"at home", "[side.domestic]\nservers = [\"https://dns.alidns.com/dns-query\"]\n", "domestic", []string{"223.5.5.5", "119.29.29.29"}},
+		{"written", "[side.domestic]\nservers = [\"https://dns.alidns.com\"]\nbootstrap = [\"tcp://1.12.12.12\"]\n", "domestic", []string{"tcp://1.12.12.12"}},
+		{
+			"what a proxy carries",
+			"[side.office]\nservers = [\"tcp://dns.example\"]\nsocks5 = \"10.0.0.1\"\n[decide]\nnames = [{ match = \"*\", ask = \"office\" }]\n",
+			"office", []string{"tls://1.1.1.1", "tls://8.8.8.8"},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg := mustParse(t, tt.text)
+			var got []string
+			for _, s := range cfg.Sides {
+				if s.Name != tt.side {
+					continue
+				}
+				for _, b := range s.Bootstrap {
+					got = append(got, b.Text)
+				}
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+			checkRoundTrip(t, cfg)
+		})
+	}
+}
+
+func TestSideIsTyped(t *testing.T) {
+	cfg := mustParse(t, `[side.foreign]
+servers = [
+  "https://dns.google",
+  { server = "tls://dns.quad9.net:8853#quad9.example", addresses = ["9.9.9.9", "2620:fe::9"], pin = "9SLklscvzMYj8f+52lp5ze/hY0CFHyLSPQzSpYYIBm8=" },
+]
+choose = "race"
+socks5 = "al:i:ce@10.0.0.1"
+ecs = "client"
+[side.domestic]
+servers = ["h3://1.12.12.12/x/y#dot.pub", "quic://[2400:3200::1]"]
+choose = "order"
+ecs = "114.240.0.0/24"
+`)
+	foreign, domestic := cfg.Sides[0], cfg.Sides[1]
+	if s := foreign.Servers[0]; s.Scheme != "https" || s.Host != "dns.google" || s.Path != "/dns-query" || s.Addr.Port() != 443 {
+		t.Errorf("%+v", s)
+	}
+	if s := foreign.Servers[1]; s.ServerName != "quad9.example" || len(s.Known()) != 2 || s.Known()[1].String() != "[2620:fe::9]:8853" || len(s.Pins) != 1 {
+		t.Errorf("%+v", s)
+	}
+	if s := domestic.Servers; s[0].Path != "/x/y" || s[0].ServerName != "dot.pub" || s[1].Addr.String() != "[2400:3200::1]:853" {
+		t.Errorf("%+v", s)
+	}
+	if foreign.Choose != "race" || domestic.Choose != "order" || !foreign.ECS.Client || domestic.ECS.Prefix.String() != "114.240.0.0/24" {
+		t.Errorf("%+v %+v", foreign, domestic)
+	}
+	if p := foreign.SOCKS5; p.Addr.String() != "10.0.0.1:1080" || p.User != "al" || p.Password != "i:ce" {
+		t.Errorf("%+v", p)
+	}
+	checkRoundTrip(t, cfg)
 }

@@ -17,10 +17,6 @@ type rawConfig struct {
 
 type rawListen struct {
 	DNS      rawStrings `toml:"dns"`
-	DoT      rawStrings `toml:"dot"`
-	DoH      rawStrings `toml:"doh"`
-	Cert     rawString  `toml:"cert"`
-	Key      rawString  `toml:"key"`
 	LAN      rawStrings `toml:"lan"`
 	Clients  rawStrings `toml:"clients"`
 	Redirect rawBool    `toml:"redirect"`
@@ -35,8 +31,18 @@ type rawTunnel struct {
 }
 
 type rawSide struct {
-	Servers rawStrings `toml:"servers"`
-	Via     rawString  `toml:"via"`
+	Servers   rawServers `toml:"servers"`
+	Via       rawString  `toml:"via"`
+	Choose    rawString  `toml:"choose"`
+	Bootstrap rawStrings `toml:"bootstrap"`
+	SOCKS5    rawString  `toml:"socks5"`
+	ECS       rawString  `toml:"ecs"`
+}
+
+type rawServer struct {
+	Server    rawString    `toml:"server"`
+	Addresses rawStrings   `toml:"addresses"`
+	Pin       rawOneOrMore `toml:"pin"`
 }
 
 type rawList struct {

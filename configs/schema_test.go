@@ -28,6 +28,9 @@ func schemaKeys(raw reflect.Type, where string) []string {
 		if inner, ok := body.FieldByName("body"); ok {
 			body = inner.Type
 		}
+		if field.Type == reflect.TypeFor[rawServers]() { // strings, or tables
+			keys = append(keys, key)
+		}
 		if body.NumField() > 0 && body.Field(0).Tag.Get("toml") != "" {
 			keys = append(keys, schemaKeys(body, key)...)
 		} else {

@@ -1,6 +1,7 @@
 package configs
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 
@@ -31,12 +32,18 @@ func (c converter) sides(raw named[rawSide], own []netip.AddrPort) []Side {
 		if s.name == SideForeign {
 			fallback = c.firstTunnel()
 		}
-		all = append(all, Side{
+		side := Side{
 			Name:    s.name,
 			Servers: c.servers(s, own),
 			Via:     c.via(s.body.Via, fallback),
+			Choose:  word(c, s.body.Choose, ChooseFastest, ChooseOrder, ChooseRace),
+			SOCKS5:  c.socks5(s.body.SOCKS5),
+			ECS:     c.ecs(s.body.ECS),
 			Pos:     c.pos(s.place),
-		})
+		}
+		side.Bootstrap = c.bootstrap(s.body.Bootstrap, side, own)
+		c.checkProxied(s, side)
+		all = append(all, side)
 	}
 	return all
 }
@@ -60,27 +67,86 @@ func (c converter) servers(side table[rawSide], own []netip.AddrPort) []Server {
 			c.addf(side.child("servers"), `missing: a side needs a server, e.g. servers = ["tls://1.1.1.1"]`)
 		}
 		for _, text := range texts {
-			raw.items = append(raw.items, rawString{value: text})
+			raw.items = append(raw.items, table[rawServer]{body: rawServer{Server: rawString{value: text}}})
 		}
 	} else if len(raw.items) == 0 && !raw.bad {
 		c.addf(raw.place, `no server: write at least one, e.g. ["tls://1.1.1.1"]`)
 	}
 	var all []Server
 	for _, item := range raw.items {
-		server, err := parseServer(item.value)
+		if server, ok := c.server(item, own, all); ok {
+			all = append(all, server)
+		}
+	}
+	return all
+}
+
+// server reads one server of a list, and reports whether it can be asked.
+func (c converter) server(item table[rawServer], own []netip.AddrPort, before []Server) (Server, bool) {
+	raw := item.body.Server
+	if raw.missing() && !item.missing() {
+		if !item.bad {
+			c.addf(item.child("server"), `missing: write the server, e.g. server = "https://dns.google/dns-query"`)
+		}
+		return Server{}, false
+	}
+	if raw.bad {
+		return Server{}, false
+	}
+	server, err := parseServer(raw.value)
+	if err != nil {
+		c.valuef(raw, err)
+		return Server{}, false
+	}
+	server.Addresses = c.addresses(item.body.Addresses, server)
+	server.Pins = c.pins(item.body.Pin, server)
+	if slices.ContainsFunc(server.Known(), func(a netip.AddrPort) bool { return isOwn(a, own) }) {
+		c.addf(raw.place, "%s is an address of [listen] dns: it would ask itself", quote(raw.value))
+		return Server{}, false
+	}
+	if slices.ContainsFunc(before, server.same) {
+		c.twice(raw)
+		return Server{}, false
+	}
+	return server, true
+}
+
+func (c converter) addresses(raw rawStrings, server Server) []netip.Addr {
+	if raw.given() && server.Host == "" {
+		c.addf(raw.place, "the server is written by its address already")
+		return nil
+	}
+	var all []netip.Addr
+	for _, item := range raw.items {
+		addr, err := parseAddr(item.value)
+		if err == nil && (addr.IsUnspecified() || addr.IsMulticast()) {
+			err = errors.New("no server has this address")
+		}
+		switch {
+		case err != nil:
+			c.valuef(item, err)
+		case slices.Contains(all, addr):
+			c.twice(item)
+		default:
+			all = append(all, addr)
+		}
+	}
+	return all
+}
+
+func (c converter) pins(raw rawOneOrMore, server Server) []Pin {
+	if raw.given() && !server.Scheme.Encrypted() {
+		c.addf(raw.place, "only a server of an encrypted scheme has a key: tls://, https://, h3:// or quic://")
+		return nil
+	}
+	var all []Pin
+	for _, item := range raw.items {
+		pin, err := parsePin(item.value)
 		if err != nil {
 			c.valuef(item, err)
 			continue
 		}
-		if isOwn(server.Addr, own) {
-			c.addf(item.place, "%s is an address of [listen]: it would ask itself", quote(item.value))
-			continue
-		}
-		if slices.ContainsFunc(all, func(s Server) bool { return s.Scheme == server.Scheme && s.Addr == server.Addr }) {
-			c.twice(item)
-			continue
-		}
-		all = append(all, server)
+		all = append(all, pin)
 	}
 	return all
 }

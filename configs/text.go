@@ -21,10 +21,6 @@ func (c *Config) Text() string {
 	}
 	w.table("listen",
 		row{"dns", tomlStrings(texts(c.Listen.DNS))},
-		row{"dot", tomlStrings(texts(c.Listen.DoT))},
-		row{"doh", tomlStrings(texts(c.Listen.DoH))},
-		row{"cert", tomlString(c.Listen.Cert)},
-		row{"key", tomlString(c.Listen.Key)},
 		row{"lan", tomlStrings(c.Listen.LAN)},
 		row{"clients", tomlStrings(texts(c.Listen.Clients))},
 		row{"redirect", strconv.FormatBool(c.Listen.Redirect)},
@@ -38,8 +34,12 @@ func (c *Config) Text() string {
 	}
 	for _, s := range c.Sides {
 		w.table("side."+tomlKey(s.Name),
-			row{"servers", tomlStrings(serverTexts(s.Servers))},
-			row{"via", tomlString(string(s.Via))})
+			row{"servers", serverTexts(s.Servers)},
+			row{"via", tomlString(string(s.Via))},
+			row{"choose", tomlString(string(s.Choose))},
+			row{"bootstrap", serverTexts(s.Bootstrap)},
+			row{"socks5", tomlString(s.SOCKS5.text())},
+			row{"ecs", tomlString(s.ECS.String())})
 	}
 	for _, l := range c.Lists {
 		w.table("list."+tomlKey(l.Name),
@@ -147,14 +147,6 @@ func texts[T netip.Addr | netip.AddrPort | netip.Prefix | dnsname.FQDN](values [
 	all := make([]string, len(values))
 	for i, v := range values {
 		all[i] = fmt.Sprint(v)
-	}
-	return all
-}
-
-func serverTexts(servers []Server) []string {
-	all := make([]string, len(servers))
-	for i, s := range servers {
-		all[i] = s.Text
 	}
 	return all
 }

@@ -78,20 +78,6 @@ func (c *Config) sideWarnings() []Warning {
 	return all
 }
 
-// doubt says what is odd about a server of side s, or "".
-func (server Server) doubt(s Side) string {
-	plain := server.Scheme != SchemeTLS
-	switch {
-	case s.Name == SideForeign && s.Via == routing.Direct && plain && !server.Addr.Addr().IsLoopback():
-		return "asked directly without encryption, so its answers can be forged on the way: write tls:// or a tunnel's name after via"
-	case plain && server.Addr.Port() == portTLS:
-		return "853 is the port of tls:// servers"
-	case !plain && server.Addr.Port() == portDNS:
-		return "53 is not the port of tls:// servers, which is 853"
-	}
-	return ""
-}
-
 // asks reports whether some name can reach the side.
 func (c *Config) asks(side string) bool {
 	return slices.ContainsFunc(c.Decide.Names, func(r NameRule) bool {

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -23,14 +22,11 @@ type Parts struct {
 	Tunnels   []Tunnel // in the order of the file
 	Geo       *geo.Table
 	Names     *policy.Names
-	Pins      pins
 	Addresses *policy.Addresses
 	Forged    *addrSet // answers that only injectors give
 	Bogus     *addrSet // answers that mean NXDOMAIN
 	Sets      Sets
 	Lists     []api.List // those in use
-
-	Certificate *tls.Certificate // of [listen] cert and key; nil without
 }
 
 // Tunnel is a [tunnel.X] table and the wg-quick file that it names.
@@ -66,15 +62,13 @@ func Compile(c *configs.Config) (*Parts, error) {
 	var err error
 	p.Geo, err = l.table()
 	collect(err)
-	p.Names, p.Pins, err = compileNames(c, l)
+	p.Names, err = compileNames(c, l)
 	collect(err)
 	p.Addresses, p.Sets, err = compileAddresses(c, l)
 	collect(err)
 	p.Bogus, err = compileBogus(c, l)
 	collect(err)
 	p.Forged, err = compileForged()
-	collect(err)
-	p.Certificate, err = loadCertificate(c)
 	collect(err)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -85,7 +79,7 @@ func Compile(c *configs.Config) (*Parts, error) {
 	return p, nil
 }
 
-func compileNames(c *configs.Config, l *lists) (*policy.Names, pins, error) {
+func compileNames(c *configs.Config, l *lists) (*policy.Names, error) {
 	var rules []policy.NameRule
 	var failed error
 	for _, r := range c.Decide.Names {
@@ -117,9 +111,8 @@ func compileNames(c *configs.Config, l *lists) (*policy.Names, pins, error) {
 		}
 		rules = append(rules, rule)
 	}
-	rules, pinned := watching(rules)
 	names, err := policy.NewNames(rules)
-	return names, pinned(), errors.Join(failed, err)
+	return names, errors.Join(failed, err)
 }
 
 // compileAddresses makes the two readings of [decide].addresses that must

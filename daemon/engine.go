@@ -69,7 +69,7 @@ type querySide struct {
 	policy   *resolver.Policy
 	outlets  outlets
 	verdicts *verdictStore
-	identity *identity
+	servers  foundServers
 }
 
 // view is what the API shows of the loop's state: a value nobody changes.
@@ -146,8 +146,6 @@ func (e *engine) converge(ctx context.Context) {
 	l := e.live()
 	e.publishLive(l)
 	e.note(ctx, "listen", e.listen(l))
-	e.note(ctx, "dot and doh", e.listenSecure(l))
-	e.note(ctx, "certificate", e.identity.problem())
 	l.listen = e.server.Addrs()
 	if e.routed() {
 		e.note(ctx, "nft", e.setTable(ctx, l))
@@ -218,7 +216,8 @@ func (e *engine) publishLive(l live) {
 			}
 		}
 	}
-	never := e.parts.never(l.facts, endpoints)
+	pending := e.servers.addrs.Load()
+	never := e.neverNow(l, endpoints)
 	carries := map[routing.Path]bool{routing.Direct: e.parts.carriesV6(l.facts, routing.Direct)}
 	for p := range e.tunnels {
 		carries[p] = e.parts.carriesV6(l.facts, p)
@@ -227,6 +226,8 @@ func (e *engine) publishLive(l live) {
 	if wasNever != nil && !(wasNever.reasons.Equal(&never.reasons) && maps.Equal(*wasCarries, carries)) {
 		e.sealed.Generation().Advance()
 	}
+	// What was found meanwhile stays for the next time.
+	e.servers.addrs.CompareAndSwap(pending, nil)
 	e.server.Allow(clients(e.parts.Config, l.facts))
 }
 

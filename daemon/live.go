@@ -219,21 +219,29 @@ func redirectTo(c *configs.Config, l live) uint16 {
 // question would come back as another one.
 func (p *Parts) ownServer(f routing.Facts) error {
 	for _, s := range p.Config.Sides {
-		for _, server := range s.Servers {
-			for _, own := range listenAddrs(p.Config, f) {
-				mine := own.Addr() == server.Addr.Addr()
-				if own.Addr().IsUnspecified() {
-					for _, i := range f.Links {
-						mine = mine || slices.ContainsFunc(i.Addrs, func(a netip.Prefix) bool { return a.Addr() == server.Addr.Addr() })
-					}
-				}
-				if mine && own.Port() == server.Addr.Port() {
-					return fmt.Errorf("%s: [side.%s] servers: %s is where this program listens; name another server", s.Pos, s.Name, server.Text)
-				}
+		for _, server := range slices.Concat(s.Servers, s.Bootstrap) {
+			if slices.ContainsFunc(server.Known(), func(a netip.AddrPort) bool { return p.isOwn(a, f) }) {
+				return fmt.Errorf("%s: [side.%s] servers: %s is where this program listens; name another server", s.Pos, s.Name, server.Text)
 			}
 		}
 	}
 	return nil
+}
+
+// isOwn reports whether a query to a would come to this program.
+func (p *Parts) isOwn(a netip.AddrPort, f routing.Facts) bool {
+	for _, own := range listenAddrs(p.Config, f) {
+		mine := own.Addr() == a.Addr()
+		if own.Addr().IsUnspecified() {
+			for _, i := range f.Links {
+				mine = mine || slices.ContainsFunc(i.Addrs, func(p netip.Prefix) bool { return p.Addr() == a.Addr() })
+			}
+		}
+		if mine && own.Port() == a.Port() {
+			return true
+		}
+	}
+	return false
 }
 
 // clients returns who may ask: this host by any of its addresses, the LAN by
@@ -274,6 +282,9 @@ func (n *neverMark) addAddr(a netip.Addr, why string) {
 	}
 }
 
+// anUpstream is why the address of a server of ours is never marked.
+const anUpstream = "an upstream resolver"
+
 // never gathers them. Endpoints are where the tunnels call now. Of networks only
 // those of the file count: any other may be what an evil DHCP server says, to
 // have its addresses left out of the tunnel (CVE-2023-36672).
@@ -291,9 +302,12 @@ func (p *Parts) never(f routing.Facts, endpoints []netip.Addr) *neverMark {
 		n.addAddr(g, "a gateway of this host")
 	}
 	for _, s := range p.Config.Sides {
-		for _, server := range s.Servers {
-			n.addAddr(server.Addr.Addr(), "an upstream resolver")
+		for _, server := range slices.Concat(s.Servers, s.Bootstrap) {
+			for _, a := range server.Known() {
+				n.addAddr(a.Addr(), anUpstream)
+			}
 		}
+		n.addAddr(s.SOCKS5.Addr.Addr(), "a proxy of ours")
 	}
 	for _, t := range p.Tunnels {
 		for _, o := range t.own() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 
@@ -28,8 +29,8 @@ type outlet struct {
 
 	mu    sync.Mutex // guards following
 	way   outletWay
-	conns map[*outletConn]bool // streams, which would outlive a change of the way
-	until context.Context      // ends with the way
+	conns map[io.Closer]bool // what would outlive a change of the way
+	until context.Context    // ends with the way
 	end   context.CancelFunc
 }
 
@@ -38,7 +39,7 @@ type outlets map[routing.Path]*outlet
 
 func (o outlets) of(p routing.Path) *outlet {
 	if o[p] == nil {
-		o[p] = &outlet{path: p, conns: map[*outletConn]bool{}}
+		o[p] = &outlet{path: p, conns: map[io.Closer]bool{}}
 		o[p].until, o[p].end = context.WithCancel(context.Background())
 	}
 	return o[p]
@@ -51,13 +52,29 @@ type outletConn struct {
 }
 
 func (c *outletConn) Close() error {
-	c.from.mu.Lock()
-	delete(c.from.conns, c)
-	c.from.mu.Unlock()
+	c.from.forget(c)
 	return c.Conn.Close()
 }
 
-var errTunnelDown = errors.New("it is down")
+// outletSocket is the same for datagrams. It has what its user may ask of a
+// socket.
+type outletSocket struct {
+	*net.UDPConn
+	from *outlet
+}
+
+func (c *outletSocket) Close() error {
+	c.from.forget(c)
+	return c.UDPConn.Close()
+}
+
+func (o *outlet) forget(c io.Closer) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.conns, c)
+}
+
+var errTunnelDown = errors.New("is down")
 
 // dial is through while the tunnel is not known to be down.
 func (o *outlet) dial(through, around upstream.Dial, encrypted bool) upstream.Dial {
@@ -74,18 +91,21 @@ func (o *outlet) dial(through, around upstream.Dial, encrypted bool) upstream.Di
 		case way == wayAround && encrypted:
 			dial = around
 		case way != wayThrough:
-			return nil, fmt.Errorf("dialing %s via %s: %w", address, o.path, errTunnelDown)
+			return nil, fmt.Errorf("tunnel %s %w", o.path, errTunnelDown)
 		}
 		c, err := dial(ctx, network, address)
-		if err != nil || network != "tcp" {
-			return c, err
+		if err != nil {
+			return nil, err
 		}
-		kept := &outletConn{c, o}
+		var kept net.Conn = &outletConn{c, o}
+		if socket, ok := c.(*net.UDPConn); ok {
+			kept = &outletSocket{socket, o}
+		}
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		if o.way != way {
 			c.Close()
-			return nil, fmt.Errorf("dialing %s via %s: %w", address, o.path, errTunnelDown)
+			return nil, fmt.Errorf("tunnel %s %w", o.path, errTunnelDown)
 		}
 		o.conns[kept] = true
 		return kept, nil
@@ -103,13 +123,15 @@ func (o *outlet) set(way outletWay) {
 	o.end()
 	o.until, o.end = context.WithCancel(context.Background())
 	old := o.conns
-	o.conns = map[*outletConn]bool{}
+	o.conns = map[io.Closer]bool{}
 	o.mu.Unlock()
 	for c := range old {
 		// A reset, once and now: a FIN would be sent again by the old way until
 		// somebody answers it.
-		if t, ok := c.Conn.(*net.TCPConn); ok {
-			_ = t.SetLinger(0)
+		if s, ok := c.(*outletConn); ok {
+			if t, ok := s.Conn.(*net.TCPConn); ok {
+				_ = t.SetLinger(0)
+			}
 		}
 		c.Close()
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"syscall"
 
+	"smartdns/configs"
 	"smartdns/routing"
 )
 
@@ -42,7 +43,9 @@ func (p *Parts) probeTarget(path routing.Path) netip.AddrPort {
 	for _, s := range p.Config.Sides {
 		if s.Via == path {
 			for _, server := range s.Servers {
-				to = append(to, server.Addr)
+				if server.Scheme != configs.SchemeH3 && server.Scheme != configs.SchemeQUIC {
+					to = append(to, server.Known()...)
+				}
 			}
 		}
 	}

@@ -120,7 +120,6 @@ func newEngine(o Options, parts *Parts) (*engine, error) {
 	e.geo = geo.NewHandle(parts.Geo)
 	e.endpoints = endpoints
 	e.verdicts = openVerdicts(o.Dirs.State, o.Log)
-	e.identity = newIdentity(o)
 	e.hostDNS = hostResolver{opts: o, wake: e.poke}
 	return e, nil
 }
@@ -254,7 +253,7 @@ func (e *engine) observe(ctx context.Context) (routing.State, live, error) {
 		return have, live{}, err
 	}
 	e.marks = marks{field: routing.DefaultField, numbers: numbers}
-	if e.policy, err = e.parts.policy(e.marks, e.outlets, e.geo, e.log); err != nil {
+	if e.policy, err = e.parts.policy(e.marks, e.outlets, e.found, e.geo, e.log); err != nil {
 		return have, live{}, err
 	}
 	l := live{facts: facts, marks: e.marks, links: map[routing.Path]link{}, forwards: e.parts.opens(have)}
@@ -288,9 +287,6 @@ func (e *engine) bringUp(ctx context.Context, have routing.State, l live) error 
 	e.publishLive(l)
 	e.show(l)
 	if err := e.listen(l); err != nil && (len(e.server.Addrs()) == 0 || !tolerable(err)) {
-		return err
-	}
-	if err := e.listenSecure(l); err != nil && !tolerable(err) {
 		return err
 	}
 	e.converge(ctx)
@@ -391,7 +387,7 @@ func (e *engine) bringUpKernel(ctx context.Context, l *live) error {
 
 func (e *engine) bringUpQueries() {
 	p := resolver.Paths{
-		Never: func(a netip.Addr) string { return e.never.Load().Reason(a) },
+		Never: e.neverReason,
 	}
 	lane := server.Lane{Sealed: e.sealed}
 	if e.routed() {

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -52,51 +53,123 @@ func (m marks) of(p routing.Path) uint32 {
 	return m.field.Value(routing.MarkDirect)
 }
 
-// sides builds the upstreams of every side.
-func sides(c *configs.Config, m marks, out outlets, log *slog.Logger) (map[string]resolver.Side, upstream.Exchanger, error) {
+// sides builds the upstreams of every side. Found learns the addresses of
+// servers by name.
+func sides(c *configs.Config, m marks, out outlets, found func([]netip.AddrPort), log *slog.Logger) (map[string]resolver.Side, upstream.Exchanger, error) {
 	all := map[string]resolver.Side{}
 	var judge upstream.Exchanger
 	for _, s := range c.Sides {
-		var group, honest []upstream.Exchanger
+		b := builder{
+			dial:      func(secret bool) upstream.Dial { return sideDial(s, m, out, secret) },
+			spoofable: !s.Via.IsTunnel(), found: found, log: log.With("side", s.Name),
+		}
+		group, err := b.all(s.Servers, s.Bootstrap)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: [side.%s] %w", s.Pos, s.Name, err)
+		}
+		var honest []upstream.Exchanger
 		encrypted := true
-		for _, server := range s.Servers {
-			secret := server.Scheme == configs.SchemeTLS
-			encrypted = encrypted && secret
-			dial := dialer(m.of(s.Via))
-			if s.Via.IsTunnel() {
-				dial = out.of(s.Via).dial(dial, dialer(m.of(routing.Direct)), secret)
-			}
-			ex, err := upstream.New(upstream.Config{
-				Scheme: string(server.Scheme), Addr: server.Addr, ServerName: server.ServerName, Text: server.Text,
-				Dial: dial, Spoofable: !s.Via.IsTunnel(), Logger: log.With("side", s.Name),
-			})
-			if err != nil {
-				return nil, nil, fmt.Errorf("%s: [side.%s] %w", s.Pos, s.Name, err)
-			}
-			group = append(group, ex)
-			if honoursSubnet(server.Addr.Addr()) {
-				honest = append(honest, ex)
+		for i, server := range s.Servers {
+			encrypted = encrypted && server.Scheme.Encrypted()
+			if honoursSubnet(server) {
+				honest = append(honest, group[i])
 			}
 		}
+		mode := modeOf(s.Choose)
 		all[s.Name] = resolver.Side{
-			Exchanger: upstream.Group(group, upstream.Fastest), Path: s.Via,
+			Exchanger: upstream.Group(group, mode), Path: s.Via,
 			Trusted: encrypted || s.Via.IsTunnel(), Spoofable: !encrypted && !s.Via.IsTunnel(),
+			Subnet: resolver.Subnet{Client: s.ECS.Client, Prefix: s.ECS.Prefix},
 		}
 		if s.Name == resolver.Foreign && len(honest) > 0 {
-			judge = upstream.Group(honest, upstream.Fastest)
+			judge = upstream.Group(honest, mode)
 		}
 	}
 	return all, judge, nil
 }
 
-// honoursSubnet reports whether the public resolver at a answers by the client
-// subnet of the question (RFC 7871). Google's does; Cloudflare's and Quad9's
-// do not, by their own documents.
-func honoursSubnet(a netip.Addr) bool {
-	return slices.Contains([]netip.Addr{
-		netip.MustParseAddr("8.8.8.8"), netip.MustParseAddr("8.8.4.4"),
-		netip.MustParseAddr("2001:4860:4860::8888"), netip.MustParseAddr("2001:4860:4860::8844"),
-	}, a)
+// sideDial is how the servers of a side are reached: by its path, its tunnel's
+// outlet and its proxy.
+func sideDial(s configs.Side, m marks, out outlets, secret bool) upstream.Dial {
+	dial := dialer(m.of(s.Via))
+	if s.Via.IsTunnel() {
+		dial = out.of(s.Via).dial(dial, dialer(m.of(routing.Direct)), secret)
+	}
+	if s.SOCKS5.Addr.IsValid() {
+		dial = upstream.SOCKS5{Addr: s.SOCKS5.Addr, User: s.SOCKS5.User, Password: s.SOCKS5.Password}.Through(dial)
+	}
+	return dial
+}
+
+func modeOf(c configs.Choose) upstream.Mode {
+	switch c {
+	case configs.ChooseOrder:
+		return upstream.InOrder
+	case configs.ChooseRace:
+		return upstream.Race
+	}
+	return upstream.Fastest
+}
+
+// builder makes Exchangers of the servers that the file names.
+type builder struct {
+	dial      func(secret bool) upstream.Dial // secret: nobody can read or forge what it carries
+	spoofable bool
+	found     func([]netip.AddrPort)
+	log       *slog.Logger
+}
+
+// all makes one of each server; those of which only the name is known are found
+// by the bootstrap servers.
+func (b builder) all(servers, bootstrap []configs.Server) ([]upstream.Exchanger, error) {
+	var lookup upstream.Lookup
+	if len(bootstrap) > 0 {
+		asked, err := b.all(bootstrap, nil)
+		if err != nil {
+			return nil, err
+		}
+		group := upstream.Group(asked, upstream.Fastest)
+		lookup = func(ctx context.Context, host string) ([]netip.Addr, error) {
+			addrs, err := lookupHost(ctx, group, host)
+			// No server of anybody else's is at such an address, and ours may be.
+			return slices.DeleteFunc(addrs, func(a netip.Addr) bool {
+				kind, _ := geo.Special(a)
+				return kind == geo.SpecialBogon
+			}), err
+		}
+	}
+	var all []upstream.Exchanger
+	for _, s := range servers {
+		where := upstream.At(s.Addr)
+		if s.Host != "" {
+			where = upstream.Named(s.Host, s.Addr.Port(), s.Addresses, lookup, b.found)
+		}
+		var pins []upstream.Pin
+		for _, p := range s.Pins {
+			pins = append(pins, upstream.Pin(p))
+		}
+		ex, err := upstream.New(upstream.Config{
+			Scheme: string(s.Scheme), Where: where, Path: s.Path, ServerName: s.ServerName, Pins: pins, Text: s.Text,
+			Dial: b.dial(s.Scheme.Encrypted()), Spoofable: b.spoofable, Logger: b.log,
+		})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, ex)
+	}
+	return all, nil
+}
+
+// honoursSubnet reports whether a public resolver answers by the client subnet
+// of the question (RFC 7871). Google's does; Cloudflare's and Quad9's do not, by
+// their own documents.
+func honoursSubnet(s configs.Server) bool {
+	return s.Host == "dns.google" || slices.ContainsFunc(s.Known(), func(a netip.AddrPort) bool {
+		return slices.Contains([]netip.Addr{
+			netip.MustParseAddr("8.8.8.8"), netip.MustParseAddr("8.8.4.4"),
+			netip.MustParseAddr("2001:4860:4860::8888"), netip.MustParseAddr("2001:4860:4860::8844"),
+		}, a.Addr())
+	})
 }
 
 // judgeWarning says that nobody can say of a name where it is for a client at
@@ -104,7 +177,7 @@ func honoursSubnet(a netip.Addr) bool {
 func judgeWarning(c *configs.Config) (configs.Warning, bool) {
 	i := slices.IndexFunc(c.Sides, func(s configs.Side) bool { return s.Name == configs.SideForeign })
 	side := c.Sides[i]
-	if c.Decide.Auto != configs.ForeignFirst || slices.ContainsFunc(side.Servers, func(s configs.Server) bool { return honoursSubnet(s.Addr.Addr()) }) {
+	if c.Decide.Auto != configs.ForeignFirst || slices.ContainsFunc(side.Servers, honoursSubnet) {
 		return configs.Warning{}, false
 	}
 	return configs.Warning{
@@ -134,8 +207,8 @@ func homeSubnet(home string, t *geo.Table) netip.Prefix {
 }
 
 // policy builds what the resolver swaps at a reload.
-func (p *Parts) policy(m marks, out outlets, g *geo.Handle, log *slog.Logger) (*resolver.Policy, error) {
-	all, judge, err := sides(p.Config, m, out, log)
+func (p *Parts) policy(m marks, out outlets, found func([]netip.AddrPort), g *geo.Handle, log *slog.Logger) (*resolver.Policy, error) {
+	all, judge, err := sides(p.Config, m, out, found, log)
 	if err != nil {
 		return nil, err
 	}

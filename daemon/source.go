@@ -100,7 +100,7 @@ func (e *engine) judge(addr netip.Addr) api.Address {
 	if rule.List != "" {
 		a.Rule.List = fmt.Sprintf("%s:%d", rule.List, rule.Line)
 	}
-	if why := e.never.Load().Reason(addr); why != "" {
+	if why := e.neverReason(addr); why != "" {
 		a.Mark.Reason = why + ": never marked"
 	}
 	return a

@@ -37,7 +37,6 @@ func (e *engine) status(ctx context.Context) api.Status {
 			s.Conditions = append(s.Conditions, api.Condition{Severity: severityError, What: err.Error()})
 		}
 		s.Sets = sets
-		s.Conditions = append(s.Conditions, sizeConditions(sets, v.parts.Config.Marks.Size)...)
 		s.Counters = append(s.Counters, counters...)
 		s.Classified = classified(v)
 	}
@@ -151,8 +150,6 @@ func (e *engine) listenStatus(v *view) api.Listen {
 			port53 = append(port53, a.Addr())
 		}
 	}
-	secure := e.server.SecureAddrs()
-	l.DoT, l.DoH, l.TLS, l.HTTPS, l.Certificate = secure.TLS, secure.HTTPS, st.TLS, st.HTTPS, e.identity.status()
 	l.HostAsks = hostdns.Asks(resolvConf, port53...)
 	return l
 }
@@ -163,7 +160,7 @@ func sideStatus(v *view) []api.Side {
 		s := api.Side{Name: c.Name, Via: string(c.Via)}
 		for _, h := range upstream.Health(v.policy.Sides[c.Name].Exchanger) {
 			s.Servers = append(s.Servers, api.Server{
-				Server: h.Server, Up: h.Up, Latency: api.Since(h.Latency), Queries: h.Queries, Failures: h.Failures,
+				Server: h.Server, Proto: h.Proto, Addrs: h.Addrs, Up: h.Up, Latency: api.Since(h.Latency), Queries: h.Queries, Failures: h.Failures,
 				Suspect: h.SpoofSuspect, LastError: oneLine(h.LastError),
 			})
 		}

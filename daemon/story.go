@@ -64,10 +64,7 @@ func whole(q *resolver.Query) *resolver.Query {
 }
 
 func where(list string, r resolver.Rule) string {
-	switch {
-	case r.Index == resolver.RecordIndex:
-		return "[records]"
-	case r.Index < 0:
+	if r.Index < 0 {
 		return "no line of the file"
 	}
 	return fmt.Sprintf("%s[%d]", list, r.Index)

@@ -163,32 +163,26 @@ func (e *engine) lookups() []wg.Lookup {
 	}
 	return []wg.Lookup{
 		by(resolver.Domestic, func(configs.Server) bool { return true }),
-		by(resolver.Foreign, func(s configs.Server) bool { return s.Scheme == configs.SchemeTLS }),
+		by(resolver.Foreign, func(s configs.Server) bool { return s.Scheme.Encrypted() }),
 	}
 }
 
 // servers is a group of those servers of a side that keep wants, asked by dial;
 // nil without any.
 func (p *Parts) servers(side string, keep func(configs.Server) bool, dial upstream.Dial) upstream.Exchanger {
-	var group []upstream.Exchanger
+	b := builder{dial: func(bool) upstream.Dial { return dial }, spoofable: true, log: slog.New(slog.DiscardHandler)}
+	kept := func(all []configs.Server) []configs.Server {
+		return slices.DeleteFunc(slices.Clone(all), func(s configs.Server) bool { return !keep(s) })
+	}
 	for _, s := range p.Config.Sides {
-		for _, server := range s.Servers {
-			if s.Name != side || !keep(server) {
-				continue
-			}
-			ex, err := upstream.New(upstream.Config{
-				Scheme: string(server.Scheme), Addr: server.Addr, ServerName: server.ServerName, Text: server.Text,
-				Dial: dial, Spoofable: true, Logger: slog.New(slog.DiscardHandler),
-			})
-			if err == nil { // the same server was accepted as a side's
-				group = append(group, ex)
-			}
+		if s.Name != side {
+			continue
+		}
+		if group, err := b.all(kept(s.Servers), kept(s.Bootstrap)); err == nil && len(group) > 0 {
+			return upstream.Group(group, upstream.Fastest)
 		}
 	}
-	if len(group) == 0 {
-		return nil
-	}
-	return upstream.Group(group, upstream.Fastest)
+	return nil
 }
 
 // lookupHost asks one upstream for the addresses of a host, v4 first.

@@ -60,7 +60,7 @@ func (l lookup) suspicious(m message, server string, reply []byte) doubt {
 		}
 		return doubt{}
 	}
-	if !l.to.Private && !l.pol.privateOK(l.name) {
+	if !l.pol.privateOK(l.name) {
 		for _, f := range addrs {
 			if kind, _ := geo.Special(f.addr); kind == geo.SpecialBogon {
 				return doubt{why: fmt.Sprintf("%s is nobody's", f.addr)}
@@ -201,7 +201,7 @@ func (r *Resolver) doubt(t *task, bad outcome) {
 	if bad.kind != "" || bad.suspect.why == "" {
 		return
 	}
-	l := lookup{id: t.pol.ids[Domestic], question: question(t.name, t.q.Type), do: t.q.Flags.DO, cd: t.q.Flags.CD}
+	l := lookup{id: t.sideID(Domestic), question: question(t.name, t.q.Type), do: t.q.Flags.DO, cd: t.q.Flags.CD}
 	r.cache.Put(l.key(), cache.Doubt, []byte(bad.suspect.why), cache.Doubt.MaxLife())
 }
 

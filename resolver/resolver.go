@@ -74,9 +74,7 @@ type Side struct {
 	// Spoofable says that somebody on the path could forge an answer: UDP
 	// outside a tunnel.
 	Spoofable bool
-	// Private says that its answers may hold private addresses: the servers are
-	// of a network that has them.
-	Private bool
+	Subnet    Subnet
 }
 
 // Auto says how names in no list are decided.
@@ -97,12 +95,6 @@ type Poison struct {
 	Bogus  AddrSet       // addresses that mean NXDOMAIN
 }
 
-// Local is what we answer out of ourselves, beside the rules.
-type Local struct {
-	Records *policy.Records // come before the rules
-	DNS64   DNS64
-}
-
 // Policy is everything that a reload replaces. It never changes after New or
 // Swap got it.
 type Policy struct {
@@ -113,7 +105,6 @@ type Policy struct {
 	Poison    Poison
 	Keep      Keep
 	Geo       Classifier
-	Local     Local
 	PrivateOK []dnsname.FQDN // names whose answers may be private, and those below
 	// AnswerUnmarked says that an answer is given also when the kernel did not
 	// take its addresses ([marks] on_error = "answer").

@@ -42,7 +42,7 @@ func (r *Resolver) seal(t *task) {
 // sealable reports whether the same question would get the same answer again:
 // everything went as it should, and every address is marked or needs no mark.
 func (t *task) sealable() bool {
-	if !t.q.Flags.RD || t.rcode != wire.NoError && t.rcode != wire.NXDomain || t.doubtful || t.Marked.Err != "" {
+	if !t.q.Flags.RD || t.rcode != wire.NoError && t.rcode != wire.NXDomain || t.doubtful || t.personal || t.Marked.Err != "" {
 		return false
 	}
 	loose := func(a Address) bool { return !a.Marked && a.Note == "" && a.Dropped == "" }

@@ -19,15 +19,19 @@ const maxAsks = 12
 // it.
 type task struct {
 	*Decision
-	governed
-	sealing
-	spent
-	q     *Query
-	pol   *Policy
-	name  dnsname.FQDN // being decided: the asked name, or the target of a cut CNAME
-	side  string       // whose answer was taken last
-	links int
+	q      *Query
+	pol    *Policy
+	name   dnsname.FQDN // being decided: the asked name, or the target of a cut CNAME
+	rule   policy.Rule  // that decides name
+	pin    policy.Rule  // the first rule with a path of its own, if any
+	stay   string       // the side that the rest of a chain is asked at; "" as rules say
+	side   string       // whose answer was taken last
+	asks   int
+	links  int
+	seated bool // holds one of the slots
+	purse  *upstream.Purse
 
+	sealing
 	doubtful bool // the answer has a part that looked forged, and is used for want of a better one
 }
 
@@ -35,21 +39,7 @@ type task struct {
 type sealing struct {
 	lasts      time.Duration // without looking again
 	generation uint64        // of all that the answer depends on
-}
-
-// governed is what the rules say of the chain so far.
-type governed struct {
-	rule  policy.Rule // that decides the name
-	pin   policy.Rule // the first rule with a path of its own, if any
-	shape shape       // by the first rules that say one
-	stay  string      // the side that the rest of a chain is asked at; "" as rules say
-}
-
-// spent is what the query has cost others so far.
-type spent struct {
-	asks   int
-	purse  *upstream.Purse
-	seated bool // holds one of the slots
+	personal   bool          // another client may get another answer
 }
 
 func (t *task) step() *Step { return &t.Steps[len(t.Steps)-1] }
@@ -81,12 +71,20 @@ func (r *Resolver) ask(ctx context.Context, t *task, name string, qtype uint16, 
 		a.flight = landed(outcome{err: fmt.Errorf("there is no side %s", name)})
 		return a
 	}
+	t.personal = t.personal || side.Subnet.Client
+	subnet := side.Subnet.of(t.q.Client)
 	l := lookup{
-		r: r, pol: t.pol, side: name, id: t.pol.ids[name], to: side,
+		r: r, pol: t.pol, side: name, id: t.sideID(name), to: side,
 		name: t.name, qtype: qtype, do: t.q.Flags.DO, cd: t.q.Flags.CD, anew: why == forDoubt,
+		options: subnet.option(),
 	}
 	r.launch(ctx, t, a, l)
 	return a
+}
+
+// sideID is what the cache knows a side by, for the client of t.
+func (t *task) sideID(name string) string {
+	return t.pol.ids[name] + t.pol.Sides[name].Subnet.of(t.q.Client).key()
 }
 
 // judge starts asking which region t.name is in: the address of the name for

@@ -78,7 +78,7 @@ func newStack(t *testing.T, answer func(q *dns.Msg) *dns.Msg) *stack {
 	}
 	t.Cleanup(func() { l.Close(); pc.Close() })
 	var dialer net.Dialer
-	ex, err := upstream.New(upstream.Config{Scheme: "udp", Addr: netip.MustParseAddrPort(back), Dial: dialer.DialContext, Spoofable: true})
+	ex, err := upstream.New(upstream.Config{Scheme: "udp", Where: upstream.At(netip.MustParseAddrPort(back)), Dial: dialer.DialContext, Spoofable: true})
 	if err != nil {
 		t.Fatal(err)
 	}

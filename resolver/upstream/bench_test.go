@@ -14,8 +14,8 @@ func BenchmarkExchange(b *testing.B) {
 		name   string
 		config upstream.Config
 	}{
-		{"udp", upstream.Config{Scheme: "udp", Addr: f.addr, Spoofable: true}},
-		{"tcp", upstream.Config{Scheme: "tcp", Addr: f.addr}},
+		{"udp", upstream.Config{Scheme: "udp", Where: upstream.At(f.addr), Spoofable: true}},
+		{"tcp", upstream.Config{Scheme: "tcp", Where: upstream.At(f.addr)}},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			ex, q, ctx := newServer(b, c.config), query(asked), testContext(b)

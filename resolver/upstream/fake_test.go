@@ -244,7 +244,7 @@ func newServer(t testing.TB, c upstream.Config) upstream.Exchanger {
 
 // spoofable returns an Exchanger that asks f over UDP on an open path.
 func spoofable(t testing.TB, f *fake) upstream.Exchanger {
-	return newServer(t, upstream.Config{Scheme: "udp", Addr: f.addr, Spoofable: true, Timeouts: quick})
+	return newServer(t, upstream.Config{Scheme: "udp", Where: upstream.At(f.addr), Spoofable: true, Timeouts: quick})
 }
 
 func testContext(t testing.TB) context.Context {

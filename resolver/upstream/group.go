@@ -54,7 +54,7 @@ func Group(members []Exchanger, mode Mode) Exchanger {
 	g := &group{mode: mode}
 	for _, ex := range members {
 		g.members = append(g.members, &member{
-			Exchanger: ex, health: newHealth(ex.String(), slog.New(slog.DiscardHandler)),
+			Exchanger: ex, health: newHealth(ex.String(), "", slog.New(slog.DiscardHandler)),
 		})
 	}
 	return g
@@ -138,7 +138,7 @@ type round struct {
 	ctx      context.Context // outlives the caller's
 	reply    *Reply          // the first error code
 	tries    []Try
-	errs     []error
+	errs     several
 }
 
 type outcome struct {
@@ -299,7 +299,7 @@ func (r *round) conclude() (Reply, error) {
 		reply.Tries = tries
 		return reply, nil
 	}
-	return Reply{Tries: tries}, errors.Join(r.errs...)
+	return Reply{Tries: tries}, r.errs.or(errNoReply)
 }
 
 // probe asks those members that nobody has heard of for a while, without
@@ -315,7 +315,7 @@ func (g *group) probe(r *round) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), probeTime)
 		go func() {
 			defer cancel()
-			m.ask(ctx, q, trip{spent: new(spending), stuck: func() {}})
+			m.ask(ctx, q, newTrip())
 		}()
 	}
 }

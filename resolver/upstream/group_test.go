@@ -248,8 +248,8 @@ func TestGroupOverSockets(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := upstream.Group([]upstream.Exchanger{
-				newServer(t, upstream.Config{Scheme: "udp", Addr: bad.addr, Spoofable: true}),
-				newServer(t, upstream.Config{Scheme: "udp", Addr: good.addr, Spoofable: true}),
+				newServer(t, upstream.Config{Scheme: "udp", Where: upstream.At(bad.addr), Spoofable: true}),
+				newServer(t, upstream.Config{Scheme: "udp", Where: upstream.At(good.addr), Spoofable: true}),
 			}, upstream.InOrder)
 			r := want(t, g, query(asked), right)
 			if len(r.Tries) < 2 || r.Tries[0].Server == r.Tries[len(r.Tries)-1].Server {

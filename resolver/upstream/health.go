@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -9,6 +10,8 @@ import (
 // Status is how a server has been doing.
 type Status struct {
 	Server       string        // its URL
+	Proto        string        // "udp", "tcp", "tls", "https", "h3" or "quic"; "" when it is not known
+	Addrs        []netip.Addr  // where it listens, as far as that is known; the one in use first
 	Up           bool          // false after two failures in a row, until it replies again
 	Latency      time.Duration // moving average until a reply; 0 before the first
 	LastError    string        // "" when there was none
@@ -51,8 +54,8 @@ type health struct {
 	next   time.Time // when to ask it even if another server is better
 }
 
-func newHealth(server string, logger *slog.Logger) *health {
-	return &health{logger: logger, seen: Status{Server: server, Up: true}, next: time.Now().Add(refresh)}
+func newHealth(server, proto string, logger *slog.Logger) *health {
+	return &health{logger: logger, seen: Status{Server: server, Proto: proto, Up: true}, next: time.Now().Add(refresh)}
 }
 
 func (h *health) status() Status {

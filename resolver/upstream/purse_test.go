@@ -16,7 +16,7 @@ func TestOneClientQueryCannotCostAnyNumberOfPackets(t *testing.T) {
 		f := serve(t, func(client, []byte) {}, func(*conn) {})
 		silent = append(silent, f)
 		group = append(group, newServer(t, upstream.Config{
-			Scheme: "udp", Addr: f.addr, Timeouts: upstream.Timeouts{Try: 5 * time.Millisecond, Total: 80 * time.Millisecond},
+			Scheme: "udp", Where: upstream.At(f.addr), Timeouts: upstream.Timeouts{Try: 5 * time.Millisecond, Total: 80 * time.Millisecond},
 		}))
 	}
 	purse := new(upstream.Purse)

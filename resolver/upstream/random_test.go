@@ -54,7 +54,7 @@ func oddity(t *testing.T, dial upstream.Dial) string {
 	t.Helper()
 	const n = 5000
 	f := serve(t, truthUDP, truthTCP)
-	ex := newServer(t, upstream.Config{Scheme: "udp", Addr: f.addr, Spoofable: true, Dial: dial})
+	ex := newServer(t, upstream.Config{Scheme: "udp", Where: upstream.At(f.addr), Spoofable: true, Dial: dial})
 	q := query(asked)
 	for range n {
 		if _, err := ex.Exchange(testContext(t), q); err != nil {

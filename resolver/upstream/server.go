@@ -3,13 +3,14 @@ package upstream
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
+	"strconv"
 	"time"
 
 	"smartdns/resolver/wire"
@@ -17,11 +18,15 @@ import (
 
 // Config describes one server.
 type Config struct {
-	Scheme     string         // "udp", "tcp" or "tls" (RFC 7858)
-	Addr       netip.AddrPort // where it listens
-	ServerName string         // the name its certificate must show; "": Addr's IP address
-	Text       string         // its URL as the config file writes it
-	Dial       Dial           // opens connections on the server's path
+	// Scheme is "udp", "tcp", "tls" (RFC 7858), "https" (RFC 8484), "h3" (the
+	// same over HTTP/3) or "quic" (RFC 9250).
+	Scheme     string
+	Where      *Where // where it listens
+	Path       string // of https and h3, as it stands in a URL: "/dns-query"
+	ServerName string // the name its certificate must show; "": the name or the address that Where was made of
+	Pins       []Pin  // of the keys it may have, instead of a certificate that somebody vouches for
+	Text       string // its URL as the config file writes it
+	Dial       Dial   // opens connections on the server's path
 	// Spoofable says that somebody between here and the server could forge
 	// UDP replies: the name's case is randomised, and bad or suspicious
 	// replies are held while a better one may come.
@@ -37,7 +42,7 @@ type Timeouts struct {
 	Total  time.Duration // of one exchange; 5 s
 	Stream time.Duration // of connecting, and of TCP after UDP; 2 s
 	Hold   time.Duration // of an error reply that could be forged; 200 ms
-	Idle   time.Duration // until an unused connection is closed; 10 s, TLS 30 s
+	Idle   time.Duration // until an unused connection is closed; 10 s, encrypted 30 s
 }
 
 func (t Timeouts) withDefaults(scheme string) Timeouts {
@@ -50,7 +55,7 @@ func (t Timeouts) withDefaults(scheme string) Timeouts {
 	set(&t.Total, 5*time.Second)
 	set(&t.Stream, 2*time.Second)
 	set(&t.Hold, 200*time.Millisecond)
-	if scheme == "tls" {
+	if scheme != "udp" && scheme != "tcp" {
 		set(&t.Idle, 30*time.Second)
 	}
 	set(&t.Idle, 10*time.Second)
@@ -59,40 +64,55 @@ func (t Timeouts) withDefaults(scheme string) Timeouts {
 
 // New returns an Exchanger for one server. It opens nothing: connections are
 // made when a query needs one and close themselves when unused, so an
-// Exchanger needs no closing. TLS is never replaced by anything less.
+// Exchanger needs no closing. An encrypted protocol is never replaced by
+// anything less.
 func New(c Config) (Exchanger, error) {
 	switch {
-	case !c.Addr.IsValid() || c.Addr.Port() == 0:
-		return nil, fmt.Errorf("upstream %s: address %s has no port", c.Text, c.Addr)
+	case c.Where == nil || c.Where.lookup == nil && len(c.Where.addrs) == 0:
+		return nil, fmt.Errorf("upstream %s: no address", c.Text)
+	case slices.ContainsFunc(c.Where.addrs, func(a netip.AddrPort) bool { return !a.IsValid() || a.Port() == 0 }):
+		return nil, fmt.Errorf("upstream %s: an address has no port", c.Text)
 	case c.Dial == nil:
 		return nil, fmt.Errorf("upstream %s: no way to dial", c.Text)
 	}
 	if c.Text == "" {
-		c.Text = c.Scheme + "://" + c.Addr.String()
+		c.Text = c.Scheme + "://" + net.JoinHostPort(c.authority(), strconv.Itoa(int(c.Where.port)))
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	c.Timeouts = c.Timeouts.withDefaults(c.Scheme)
-	s := &server{config: c, health: newHealth(c.Text, c.Logger), pool: newPool(c)}
+	s := &server{config: c, health: newHealth(c.Text, c.Scheme, c.Logger)}
 	switch c.Scheme {
 	case "udp":
-		return &udpServer{server: s}, nil
+		return newUDP(s), nil
 	case "tcp", "tls":
-		return &streamServer{server: s}, nil
+		return &keptServer{s, newPool(&s.config)}, nil
+	case "https":
+		return &keptServer{s, newHTTPS(&s.config)}, nil
+	case "h3":
+		return &keptServer{s, newHTTP3(&s.config)}, nil
+	case "quic":
+		return &keptServer{s, newQUIC(&s.config)}, nil
 	}
-	return nil, fmt.Errorf("upstream %s: scheme %q is none of udp, tcp, tls", c.Text, c.Scheme)
+	return nil, fmt.Errorf("upstream %s: scheme %q is none of udp, tcp, tls, https, h3, quic", c.Text, c.Scheme)
 }
 
 // server is what all kinds of servers have in common.
 type server struct {
 	config Config
 	health *health
-	pool   *pool
 }
 
-func (s *server) String() string   { return s.config.Text }
-func (s *server) report() []Status { return []Status{s.health.status()} }
+func (s *server) String() string { return s.config.Text }
+
+func (s *server) report() []Status {
+	status := s.health.status()
+	for _, a := range s.config.Where.Known() {
+		status.Addrs = append(status.Addrs, a.Addr())
+	}
+	return []Status{status}
+}
 
 // enoughToBlame is how long a server may stay silent before giving up on it
 // says something about the server rather than about who gave up.
@@ -106,37 +126,6 @@ func (s *server) settle(ctx context.Context, start time.Time, reply *Reply, err 
 		s.health.replied(took, isError(wire.RCode(reply.Msg)))
 	case ctx.Err() == nil || took >= enoughToBlame:
 		s.health.failed(err)
-	}
-}
-
-// dialer returns how the server's streams are opened.
-func dialer(c Config) func(context.Context) (net.Conn, error) {
-	dial := func(ctx context.Context) (net.Conn, error) {
-		return c.Dial(ctx, "tcp", c.Addr.String())
-	}
-	if c.Scheme != "tls" {
-		return dial
-	}
-	settings := &tls.Config{
-		ServerName:         c.ServerName,
-		MinVersion:         tls.VersionTLS12,
-		RootCAs:            c.RootCAs,
-		ClientSessionCache: tls.NewLRUClientSessionCache(4),
-	}
-	if settings.ServerName == "" {
-		settings.ServerName = c.Addr.Addr().Unmap().WithZone("").String()
-	}
-	return func(ctx context.Context) (net.Conn, error) {
-		raw, err := dial(ctx)
-		if err != nil {
-			return nil, err
-		}
-		conn := tls.Client(raw, settings)
-		if err := conn.HandshakeContext(ctx); err != nil {
-			raw.Close()
-			return nil, fmt.Errorf("agreeing on tls: %w", err)
-		}
-		return conn, nil
 	}
 }
 

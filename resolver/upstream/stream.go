@@ -24,12 +24,13 @@ const (
 )
 
 var (
-	errBusy      = errors.New("connection carries too many queries")
-	errLost      = errors.New("connection was lost")
-	errTooLong   = errors.New("reply is longer than allowed for its type")
-	errMismatch  = errors.New("reply does not match the query")
-	errBare      = errors.New("replied with a bare error code")
-	errTruncated = errors.New("reply is truncated over tcp")
+	errConnecting = errors.New("connecting")
+	errBusy       = errors.New("connection carries too many queries")
+	errLost       = errors.New("connection was lost")
+	errTooLong    = errors.New("reply is longer than allowed for its type")
+	errMismatch   = errors.New("reply does not match the query")
+	errBare       = errors.New("replied with a bare error code")
+	errTruncated  = errors.New("reply is truncated over tcp")
 )
 
 // stream is one connection to a server, carrying many queries at a time
@@ -53,7 +54,8 @@ type stream struct {
 type call struct {
 	sent  []byte // framed, with its ID on this stream
 	limit int
-	done  chan answer // takes exactly one
+	done  chan<- answer // takes at most one
+	over  bool          // nobody waits for it
 }
 
 type answer struct {
@@ -68,7 +70,7 @@ func (s *stream) open(ctx context.Context, dial func(context.Context) (net.Conn,
 	defer close(s.ready)
 	conn, err := dial(ctx)
 	if err != nil {
-		s.fail(fmt.Errorf("connecting: %w", err))
+		s.fail(fmt.Errorf("%w: %w", errConnecting, err))
 		return
 	}
 	conn.SetReadDeadline(time.Now().Add(s.idle))
@@ -91,38 +93,53 @@ func (s *stream) load() int {
 	return len(s.calls)
 }
 
-// ask sends msg under an ID of its own and waits for the reply.
-func (s *stream) ask(ctx context.Context, msg []byte, t trip) ([]byte, error) {
-	select {
-	case <-s.ready:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	c := &call{done: make(chan answer, 1), limit: replyLimit(msg)}
+// start sends msg under an ID of its own.
+func (s *stream) start(ctx context.Context, msg []byte, t trip, done chan<- answer) func() {
+	c := &call{done: done, limit: replyLimit(msg)}
 	c.sent = append(make([]byte, 2, 2+len(msg)), msg...)
 	binary.BigEndian.PutUint16(c.sent, uint16(len(msg)))
+	select {
+	case <-s.ready:
+		s.begin(c, t)
+		return func() { s.forget(c) }
+	default:
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		select {
+		case <-s.ready:
+			s.begin(c, t)
+		case <-ctx.Done():
+		}
+	}()
+	return func() {
+		cancel()
+		s.forget(c)
+	}
+}
+
+// begin sends c on a stream that is ready.
+func (s *stream) begin(c *call, t trip) {
 	if !t.packet() {
-		return nil, errSpent
+		c.done <- answer{err: errSpent}
+		return
 	}
 	if err := s.register(c); err != nil {
-		return nil, err
+		c.done <- answer{err: err}
+		return
 	}
-	defer s.forget(c)
 	s.send(c)
-	select {
-	case a := <-c.done:
-		return a.msg, a.err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
 }
 
 // register gives c an ID that is free on this stream.
 func (s *stream) register(c *call) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.err != nil {
+	switch {
+	case s.err != nil:
 		return s.err
+	case c.over:
+		return context.Canceled
 	}
 	if len(s.calls) >= maxCalls {
 		return errBusy
@@ -142,7 +159,7 @@ func (s *stream) send(c *call) {
 	defer s.write.Unlock()
 	s.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
 	if _, err := s.conn.Write(c.sent); err != nil {
-		s.fail(fmt.Errorf("%w: %w", errLost, err))
+		s.fail(fmt.Errorf("%w: %w", errLost, plain(err)))
 	}
 }
 
@@ -150,6 +167,7 @@ func (s *stream) send(c *call) {
 func (s *stream) forget(c *call) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	c.over = true
 	id := wire.ID(c.query())
 	if s.calls[id] == c {
 		delete(s.calls, id)
@@ -198,7 +216,7 @@ func (s *stream) read() {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				err = errors.New("idle for too long")
 			}
-			s.fail(fmt.Errorf("%w: %w", errLost, err))
+			s.fail(fmt.Errorf("%w: %w", errLost, plain(err)))
 			return
 		}
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 func overTCP(t testing.TB, f *fake) upstream.Exchanger {
-	return newServer(t, upstream.Config{Scheme: "tcp", Addr: f.addr, Timeouts: quick})
+	return newServer(t, upstream.Config{Scheme: "tcp", Where: upstream.At(f.addr), Timeouts: quick})
 }
 
 func TestStreamIsKeptAndShared(t *testing.T) {
@@ -225,7 +225,7 @@ func TestIdleConnectionIsClosed(t *testing.T) {
 	})
 	short := quick
 	short.Idle = 50 * time.Millisecond
-	ex := newServer(t, upstream.Config{Scheme: "tcp", Addr: f.addr, Timeouts: short})
+	ex := newServer(t, upstream.Config{Scheme: "tcp", Where: upstream.At(f.addr), Timeouts: short})
 	want(t, ex, query(asked), right)
 	select {
 	case <-ended:
@@ -239,7 +239,7 @@ func TestIdleConnectionIsClosed(t *testing.T) {
 func TestConnectingIsShared(t *testing.T) {
 	f := serve(t, nil, truthTCP)
 	started, proceed := make(chan struct{}, 10), make(chan struct{})
-	ex := newServer(t, upstream.Config{Scheme: "tcp", Addr: f.addr,
+	ex := newServer(t, upstream.Config{Scheme: "tcp", Where: upstream.At(f.addr),
 		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 			started <- struct{}{}
 			select {
@@ -289,7 +289,7 @@ func TestForgottenConnectionIsReplacedOnce(t *testing.T) {
 			}
 		}
 	})
-	ex := newServer(t, upstream.Config{Scheme: "tcp", Addr: f.addr, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+	ex := newServer(t, upstream.Config{Scheme: "tcp", Where: upstream.At(f.addr), Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 		dials.Add(1)
 		return dial(ctx, network, address)
 	}})
@@ -314,7 +314,7 @@ func TestRetiredWhileDialling(t *testing.T) {
 	f := serve(t, nil, truthTCP)
 	first := make(chan struct{})
 	var once sync.Once
-	ex := newServer(t, upstream.Config{Scheme: "tcp", Addr: f.addr, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+	ex := newServer(t, upstream.Config{Scheme: "tcp", Where: upstream.At(f.addr), Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 		once.Do(func() { close(first) })
 		// As long as the patience with a connection that seemed to be open.
 		<-time.After(time.Second)

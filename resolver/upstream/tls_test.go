@@ -103,7 +103,7 @@ func TestTLS(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var full, resumed atomic.Int32
 			f := tlsServer(t, &tls.Config{Certificates: []tls.Certificate{ca.issue(t, nil)}}, &full, &resumed)
-			ex := newServer(t, upstream.Config{Scheme: "tls", Addr: f.addr, ServerName: serverName, RootCAs: ca.pool()})
+			ex := newServer(t, upstream.Config{Scheme: "tls", Where: upstream.At(f.addr), ServerName: serverName, RootCAs: ca.pool()})
 			for range 8 {
 				want(t, ex, query(asked), right)
 			}
@@ -133,7 +133,7 @@ func TestTLSImpostors(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				var full, resumed atomic.Int32
 				f := tlsServer(t, settings, &full, &resumed)
-				ex := newServer(t, upstream.Config{Scheme: "tls", Addr: f.addr, ServerName: serverName, RootCAs: ca.pool()})
+				ex := newServer(t, upstream.Config{Scheme: "tls", Where: upstream.At(f.addr), ServerName: serverName, RootCAs: ca.pool()})
 				if _, err := ex.Exchange(testContext(t), query(asked)); err == nil {
 					t.Error("answered")
 				}
@@ -157,7 +157,7 @@ func TestNoDowngrade(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := serve(t, truthUDP, tcp)
 			var sent recorder
-			ex := newServer(t, upstream.Config{Scheme: "tls", Addr: f.addr, ServerName: "dns.test", RootCAs: ca.pool(), Timeouts: quick, Dial: sent.dial})
+			ex := newServer(t, upstream.Config{Scheme: "tls", Where: upstream.At(f.addr), ServerName: "dns.test", RootCAs: ca.pool(), Timeouts: quick, Dial: sent.dial})
 			if _, err := ex.Exchange(testContext(t), query(asked)); err == nil {
 				t.Error("answered")
 			}

@@ -78,3 +78,6 @@ func tripOf(ctx context.Context) trip {
 	purse, _ := ctx.Value(purseKey{}).(*Purse)
 	return trip{spent: &spending{purse: purse}, stuck: func() {}}
 }
+
+// newTrip is one at nobody's expense but its own.
+func newTrip() trip { return trip{spent: new(spending), stuck: func() {}} }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -31,9 +32,12 @@ var (
 // udpServer is a server asked over UDP, and over TCP where UDP does not do.
 type udpServer struct {
 	*server
+	pool      *pool        // for TCP
 	buffers   sync.Pool    // of *[]byte, for reading
 	caseError atomic.Int32 // replies in another case, in a row
 }
+
+func newUDP(s *server) *udpServer { return &udpServer{server: s, pool: newPool(&s.config)} }
 
 // keepsCase reports whether the name's case is randomised for this server.
 func (s *udpServer) keepsCase() bool {
@@ -49,6 +53,9 @@ func (s *udpServer) Exchange(ctx context.Context, q Query) (Reply, error) {
 	defer cancel()
 	x := &exchange{server: s, query: q, trip: tripOf(ctx), start: time.Now()}
 	reply, err := x.run(limited)
+	if err != nil && x.addr.IsValid() {
+		s.config.Where.failed(ctx, x.addr)
+	}
 	s.settle(ctx, x.start, &reply, err)
 	return reply, err
 }
@@ -73,6 +80,7 @@ type exchange struct {
 	query  Query
 	trip   trip
 	start  time.Time
+	addr   netip.AddrPort // of the server, that is asked
 	conn   net.Conn
 	sent   []byte // as on the wire: our ID, our case
 	exact  bool   // a reply must repeat the case
@@ -143,7 +151,7 @@ func (x *exchange) run(ctx context.Context) (Reply, error) {
 		case errors.Is(err, net.ErrClosed):
 			return x.giveUp(err)
 		default:
-			x.offer(unreachable, nil, err)
+			x.offer(unreachable, nil, plain(err))
 			x.askTCP(ctx, "")
 		}
 		if x.decided() {
@@ -170,11 +178,16 @@ func (x *exchange) alarm() time.Time {
 // right address and port only (RFC 5452 section 9.2).
 func (x *exchange) open(ctx context.Context) error {
 	c := &x.server.config
-	conn, err := c.Dial(ctx, "udp", c.Addr.String())
+	addrs, err := c.Where.addresses(ctx)
 	if err != nil {
-		return fmt.Errorf("opening a socket: %w", err)
+		return err
 	}
-	ignoreForgedMTU(conn, c.Addr.Addr().Unmap().Is4())
+	x.addr = addrs[0]
+	conn, err := c.Dial(ctx, "udp", x.addr.String())
+	if err != nil {
+		return fmt.Errorf("opening a socket: %w", plain(err))
+	}
+	ignoreForgedMTU(conn, x.addr.Addr().Unmap().Is4())
 	x.conn = conn
 	x.sent = bytes.Clone(x.query.Msg)
 	var random [2 + 32]byte
@@ -220,12 +233,12 @@ func (x *exchange) send(ctx context.Context, msg []byte) error {
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		// The kernel reports an ICMP error that came before; this packet was
 		// not sent.
-		x.offer(unreachable, nil, err)
+		x.offer(unreachable, nil, plain(err))
 		x.askTCP(ctx, "")
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("sending: %w", err)
+		return fmt.Errorf("sending: %w", plain(err))
 	}
 	return nil
 }
@@ -369,7 +382,7 @@ func (x *exchange) askTCP(ctx context.Context, note string) {
 	query, trip, server := bytes.Clone(x.query.Msg), x.trip, x.server
 	go func() {
 		start := time.Now()
-		msg, note, err := server.pool.exchangeEDNS(ctx, query, trip)
+		msg, note, err := exchangeEDNS(ctx, server.pool, query, trip)
 		x.tcp.done <- Reply{Msg: msg, Tries: []Try{{
 			Server: server.config.Text, Proto: "tcp", Took: time.Since(start), Note: note, Err: err,
 		}}}
@@ -419,7 +432,10 @@ func (x *exchange) giveUp(cause error) (Reply, error) {
 	if x.best.rank >= errorCode {
 		return x.finish()
 	}
-	return x.fail(errors.Join(cause, x.best.err))
+	if x.best.err == nil {
+		return x.fail(cause)
+	}
+	return x.fail(several{cause, x.best.err})
 }
 
 func (x *exchange) fail(err error) (Reply, error) {

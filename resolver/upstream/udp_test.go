@@ -121,7 +121,7 @@ func TestWrongIDWithoutTCPStillAnswers(t *testing.T) {
 		}()
 	}, nil)
 	ex := newServer(t, upstream.Config{
-		Scheme: "udp", Addr: f.addr, Spoofable: true,
+		Scheme: "udp", Where: upstream.At(f.addr), Spoofable: true,
 		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 			if network == "tcp" {
 				defer once.Do(func() { close(refused) })
@@ -171,7 +171,7 @@ func TestFORMERRIsAskedWithoutOPT(t *testing.T) {
 	for _, open := range []bool{true, false} {
 		for _, bare := range []bool{true, false} {
 			f := serve(t, old(bare), nil)
-			ex := newServer(t, upstream.Config{Scheme: "udp", Addr: f.addr, Spoofable: open, Timeouts: quick})
+			ex := newServer(t, upstream.Config{Scheme: "udp", Where: upstream.At(f.addr), Spoofable: open, Timeouts: quick})
 			want(t, ex, query(asked), right)
 			if n := f.queriesUDP.Load(); n != 2 {
 				t.Errorf("%d packets", n)
@@ -187,7 +187,7 @@ func TestFORMERRIsAskedWithoutOPT(t *testing.T) {
 			}
 		}
 	})
-	want(t, newServer(t, upstream.Config{Scheme: "tcp", Addr: f.addr, Timeouts: quick}), query(asked), right)
+	want(t, newServer(t, upstream.Config{Scheme: "tcp", Where: upstream.At(f.addr), Timeouts: quick}), query(asked), right)
 }
 
 func TestForgedFORMERRDisablesNothing(t *testing.T) {
@@ -267,7 +267,7 @@ func TestNoCaseGamesInsideATunnel(t *testing.T) {
 	f := serve(t, func(w client, query []byte) {
 		w.send(edit(reply(query, right), func(m []byte) { copy(m[12:], bytes.ToLower(m[12:12+len(asked)])) }))
 	}, nil)
-	ex := newServer(t, upstream.Config{Scheme: "udp", Addr: f.addr, Timeouts: quick})
+	ex := newServer(t, upstream.Config{Scheme: "udp", Where: upstream.At(f.addr), Timeouts: quick})
 	want(t, ex, query(asked), right)
 	if got := wire.Question(f.packets()[0].msg); !bytes.HasPrefix(got, []byte(asked)) {
 		t.Errorf("asked for %q", got)
@@ -302,7 +302,7 @@ func TestSuspiciousReplyIsHeld(t *testing.T) {
 		slow := q
 		slow.Hold = time.Hour
 		for _, scheme := range []string{"udp", "tcp"} {
-			ex := newServer(t, upstream.Config{Scheme: scheme, Addr: f.addr, Timeouts: quick})
+			ex := newServer(t, upstream.Config{Scheme: scheme, Where: upstream.At(f.addr), Timeouts: quick})
 			slow.Suspect = func(string, []byte) bool { return true }
 			if _, r := ask(t, ex, slow); !r.Suspicious {
 				t.Errorf("%s: not suspicious", scheme)
@@ -359,7 +359,7 @@ func TestExchangeEndsWithItsContext(t *testing.T) {
 		f := serve(t,
 			func(client, []byte) { arrived <- struct{}{} },
 			func(c *conn) { c.query(); arrived <- struct{}{}; c.query() })
-		ex := newServer(t, upstream.Config{Scheme: scheme, Addr: f.addr, Timeouts: upstream.Timeouts{Total: time.Hour, Try: time.Hour}})
+		ex := newServer(t, upstream.Config{Scheme: scheme, Where: upstream.At(f.addr), Timeouts: upstream.Timeouts{Total: time.Hour, Try: time.Hour}})
 		ctx, cancel := context.WithCancel(testContext(t))
 		go func() {
 			<-arrived
@@ -379,12 +379,12 @@ func TestQueryIsNeverChanged(t *testing.T) {
 	for _, scheme := range []string{"udp", "tcp"} {
 		q := query(asked)
 		before := bytes.Clone(q.Msg)
-		ask(t, newServer(t, upstream.Config{Scheme: scheme, Addr: f.addr, Spoofable: true}), q)
+		ask(t, newServer(t, upstream.Config{Scheme: scheme, Where: upstream.At(f.addr), Spoofable: true}), q)
 		if !bytes.Equal(q.Msg, before) {
 			t.Errorf("%s: query changed", scheme)
 		}
 	}
-	ex := newServer(t, upstream.Config{Scheme: "udp", Addr: f.addr})
+	ex := newServer(t, upstream.Config{Scheme: "udp", Where: upstream.At(f.addr)})
 	for _, msg := range [][]byte{nil, make([]byte, 12), query(asked).Msg[:20]} {
 		if _, err := ex.Exchange(testContext(t), upstream.Query{Msg: msg}); err == nil {
 			t.Errorf("asked % x", msg)
@@ -395,15 +395,15 @@ func TestQueryIsNeverChanged(t *testing.T) {
 func TestNewSaysWhatIsWrong(t *testing.T) {
 	addr := netip.MustParseAddrPort("192.0.2.1:53")
 	for want, c := range map[string]upstream.Config{
-		"scheme": {Scheme: "https", Addr: addr, Dial: dial},
-		"port":   {Scheme: "udp", Addr: netip.AddrPortFrom(addr.Addr(), 0), Dial: dial},
-		"dial":   {Scheme: "udp", Addr: addr},
+		"scheme": {Scheme: "gopher", Where: upstream.At(addr), Dial: dial},
+		"port":   {Scheme: "udp", Where: upstream.At(netip.AddrPortFrom(addr.Addr(), 0)), Dial: dial},
+		"dial":   {Scheme: "udp", Where: upstream.At(addr)},
 	} {
 		if _, err := upstream.New(c); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v", c, err)
 		}
 	}
-	ex := newServer(t, upstream.Config{Scheme: "tls", Addr: addr})
+	ex := newServer(t, upstream.Config{Scheme: "tls", Where: upstream.At(addr)})
 	if ex.String() != "tls://192.0.2.1:53" {
 		t.Errorf("called %s", ex)
 	}

@@ -56,7 +56,7 @@ func (r Reply) Server() string {
 // Try is one attempt at one server.
 type Try struct {
 	Server string        // the server's URL
-	Proto  string        // "udp", "tcp" or "tls"
+	Proto  string        // "udp", "tcp", "tls", "https", "h3" or "quic"
 	Took   time.Duration // until its reply or failure
 	Note   string        // why it was not the last one, or what was odd ("wrong ID, asked over tcp"); "" usually
 	Err    error         // nil when it replied
