@@ -278,3 +278,25 @@ func publicOf(t *testing.T, raw []byte) wg.PublicKey {
 	must(t, err)
 	return wg.PublicKey(k.PublicKey().Bytes())
 }
+
+func TestPeersOfBothFamiliesAreNoted(t *testing.T) {
+	four, six := "Endpoint=198.51.100.2:51820\n", "Endpoint=[2001:db8::2]:51820\n"
+	for _, c := range []struct {
+		endpoints []string
+		want      int
+	}{{[]string{four, six}, 1}, {[]string{six, four, six}, 2}, {[]string{six, six}, 0}, {[]string{four, "Endpoint=vpn.example.com:1\n"}, 0}} {
+		text := "[Interface]\nPrivateKey=" + key(t) + "\nAddress=10.9.0.2/32\n"
+		for _, e := range c.endpoints {
+			text += "[Peer]\nPublicKey=" + public(t, key(t)) + "\n" + e
+		}
+		n := 0
+		for _, note := range parse(t, text).Notes() {
+			if strings.Contains(note.Text, "wireguard-go#135") {
+				n++
+			}
+		}
+		if n != c.want {
+			t.Errorf("%q: %d notes, want %d", c.endpoints, n, c.want)
+		}
+	}
+}

@@ -285,6 +285,9 @@ func (t *Tunnel) applyLocked(steps []step) error {
 		return nil
 	}
 	all := merge(steps)
+	if err := t.turnFamilyLocked(all); err != nil {
+		return err
+	}
 	if err := t.client.ConfigureDevice(t.name, all); err != nil {
 		return fmt.Errorf("tunnel %s: configuring the device: %w", t.name, err)
 	}
@@ -299,6 +302,33 @@ func (t *Tunnel) applyLocked(steps []step) error {
 			t.given.endpoint[PublicKey(p.PublicKey)] = fromUDP(p.Endpoint)
 		}
 	}
+	return nil
+}
+
+// turnFamilyLocked prepares the device for a peer that is called over the other
+// family than what was called before. Peers that the change makes anew are
+// removed first, so that nothing is sent to them meanwhile.
+func (t *Tunnel) turnFamilyLocked(all wgtypes.Config) error {
+	turns := false
+	for _, p := range all.Peers {
+		for _, before := range t.given.endpoint {
+			turns = turns || p.Endpoint != nil && fromUDP(p.Endpoint).Addr().Is4() != before.Addr().Is4()
+		}
+	}
+	device, ok := t.link.(interface{ forgetAddresses() })
+	if !turns || !ok {
+		return nil
+	}
+	removals := wgtypes.Config{}
+	for _, p := range all.Peers {
+		if p.Remove {
+			removals.Peers = append(removals.Peers, p)
+		}
+	}
+	if err := t.client.ConfigureDevice(t.name, removals); err != nil {
+		return fmt.Errorf("tunnel %s: configuring the device: %w", t.name, err)
+	}
+	device.forgetAddresses()
 	return nil
 }
 

@@ -464,6 +464,38 @@ func TestEndpointThatIsAName(t *testing.T) {
 	}
 }
 
+// A peer that is called over IPv4 first and then over IPv6 is called at that
+// address, and not at one that has bytes of both.
+func TestEndpointTurnsFromIPv4ToIPv6(t *testing.T) {
+	netnstest.Require(t)
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // each keeps addresses of its own
+	far := netnstest.New(t)
+	veth(t, far)
+	keys := newPair(t)
+	startPeer(t, &far, keys.far(t))
+	config := keys.near(t, "vpn.example.com:51820")
+	k := config.Peers[0].PublicKey
+	tunnel := open(t, wg.Options{Name: "wgturn", Config: config, Kind: wg.Userspace, FwMark: mark})
+	must(t, setUp("wgturn", "10.9.0.2/24"))
+	must(t, tunnel.Up())
+	call := func(to string, wait time.Duration) error {
+		t.Helper()
+		_, err := tunnel.SetEndpoint(t.Context(), k, ap(to))
+		must(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), wait)
+		defer cancel()
+		return echo(ctx, "10.9.0.1:7", to)
+	}
+	for range 3 {
+		if call("198.51.100.2:9", 100*time.Millisecond) == nil { // where nobody listens
+			t.Fatal("it is answered over IPv4")
+		}
+		if err := call("[2001:db8::2]:51820", 4*time.Second); err != nil { // before the next handshake
+			t.Error(err)
+		}
+	}
+}
+
 func TestMonitorFindsTheFarEnd(t *testing.T) {
 	netnstest.Require(t)
 	far := netnstest.New(t)

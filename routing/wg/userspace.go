@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -128,6 +129,16 @@ func (u *userspace) handle(c net.Conn) {
 
 // up binds the UDP sockets.
 func (u *userspace) up() error { return u.dev.Up() }
+
+// forgetAddresses makes the device forget the addresses that it sent to. It
+// keeps them for the next packet, and one that was an IPv4 address spoils the
+// IPv6 address that is written into it: only 4 of the 16 bytes are, and packets
+// go anywhere (WireGuard/wireguard-go#135). They are in a sync.Pool, which two
+// collections empty.
+func (*userspace) forgetAddresses() {
+	runtime.GC()
+	runtime.GC()
+}
 
 // heldTUN keeps it from the device that its link is up or down; up alone starts
 // it. CreateTUN says "up" at once where the kernel refuses an empty write to a

@@ -204,6 +204,7 @@ func (p *parser) finish() {
 	p.section = sectionPeer
 	p.samePeers()
 	p.shareAllowed()
+	p.mixedFamilies()
 	if len(c.Peers) == 0 {
 		p.note(p.line, "has no [Peer]: nothing can go through this tunnel")
 	}
@@ -249,6 +250,22 @@ func (p *parser) shareAllowed() {
 		peer.AllowedIPs = slices.DeleteFunc(peer.AllowedIPs, func(a netip.Prefix) bool { return owner[a] != i })
 		slices.SortFunc(peer.AllowedIPs, netip.Prefix.Compare)
 		peer.AllowedIPs = slices.Compact(peer.AllowedIPs)
+	}
+}
+
+// mixedFamilies says what the userspace device makes of peers of both families;
+// forgetAddresses helps only where there is one at a time.
+func (p *parser) mixedFamilies() {
+	four := 0 // line of a peer that is called over IPv4
+	for _, peer := range p.cfg.Peers {
+		if a, ok := peer.Endpoint.Literal(); ok && a.Addr().Is4() {
+			four = peer.Line
+		}
+	}
+	for _, peer := range p.cfg.Peers {
+		if a, ok := peer.Endpoint.Literal(); ok && a.Addr().Is6() && four != 0 {
+			p.note(peer.Line, "[Peer] Endpoint %s is an IPv6 address, that of line %d an IPv4 one: without the kernel's WireGuard, packets for it may get lost (WireGuard/wireguard-go#135)", a, four)
+		}
 	}
 }
 
