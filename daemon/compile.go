@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"smartdns/configs"
 	"smartdns/geo"
@@ -37,7 +38,7 @@ type Tunnel struct {
 
 // Sets is what the policy means to our nft table.
 type Sets struct {
-	Home   []netip.Prefix
+	Home   []netip.Prefix // nil without a tunnel: nothing is in the kernel then
 	Lists  []nft.List
 	Decide nft.Decide
 }
@@ -59,12 +60,20 @@ func Compile(c *configs.Config) (*Parts, error) {
 		}
 		p.Tunnels = append(p.Tunnels, Tunnel{t, file})
 	}
-	var err error
-	p.Geo, err = l.table()
-	collect(err)
+	var err, geoErr error
+	var home []netip.Prefix
+	var beside sync.WaitGroup
+	beside.Go(func() { // the names take the longest
+		if p.Geo, geoErr = l.table(); geoErr == nil && len(c.Tunnels) > 0 {
+			home = slices.Concat(p.Geo.Home())
+		}
+	})
 	p.Names, err = compileNames(c, l)
 	collect(err)
+	beside.Wait()
+	collect(geoErr)
 	p.Addresses, p.Sets, err = compileAddresses(c, l)
+	p.Sets.Home = home
 	collect(err)
 	p.Bogus, err = compileBogus(c, l)
 	collect(err)
@@ -73,8 +82,6 @@ func Compile(c *configs.Config) (*Parts, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	v4, v6 := p.Geo.Home()
-	p.Sets.Home = slices.Concat(v4, v6)
 	p.Lists = l.report()
 	return p, nil
 }
@@ -96,7 +103,7 @@ func compileNames(c *configs.Config, l *lists) (*policy.Names, error) {
 		for _, m := range r.Match {
 			switch m.Kind {
 			case configs.MatchList:
-				rule.Lists = append(rule.Lists, policy.List{Name: m.Text, Entries: l.names(m.Text, &failed)})
+				rule.Lists = append(rule.Lists, policy.List{Name: m.Text, Size: l.size(m.Text), Entries: l.names(m.Text, &failed)})
 			case configs.MatchSuffix:
 				rule.Entries = append(rule.Entries, policy.Entry{Kind: policy.Suffix, Name: m.Name})
 			case configs.MatchFull:

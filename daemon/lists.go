@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/gaissmai/bart"
@@ -26,6 +28,8 @@ import (
 // asks for what it holds, and its status is kept.
 type lists struct {
 	config *configs.Config
+
+	mu     sync.Mutex // guards what status points to: lists are read side by side
 	status map[string]*api.List
 }
 
@@ -86,8 +90,7 @@ func openRegular(path string) (*os.File, error) {
 // open returns what is in a list, from its start, if it is of the wanted kind.
 func (l *lists) open(name string, want list.Kind) (io.Reader, func(), error) {
 	x := l.find(name)
-	s := l.status[name]
-	s.Kind, s.Loaded = string(want), time.Now()
+	l.loaded(name, want)
 	if x.File == "" {
 		if want != list.KindNames {
 			return nil, nil, at(x, fmt.Errorf("it holds names, and is used where a list of %s belongs", want))
@@ -109,6 +112,28 @@ func (l *lists) open(name string, want list.Kind) (io.Reader, func(), error) {
 	return r, func() { f.Close() }, nil
 }
 
+// size returns about how many entries a list has: its lines. Whatever is wrong
+// with it shows when it is read.
+func (l *lists) size(name string) int {
+	path := l.find(name).File
+	if path == "" {
+		return 0
+	}
+	f, err := openRegular(path)
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	lines, buf := 0, make([]byte, 64<<10)
+	for {
+		n, err := f.Read(buf)
+		lines += bytes.Count(buf[:n], []byte("\n"))
+		if err != nil {
+			return min(lines, list.MaxLines)
+		}
+	}
+}
+
 // names returns the entries of a list of names for the policy to read once.
 // What goes wrong in reading is in *failed afterwards.
 func (l *lists) names(name string, failed *error) iter.Seq[policy.Entry] {
@@ -120,10 +145,7 @@ func (l *lists) names(name string, failed *error) iter.Seq[policy.Entry] {
 		}
 		defer done()
 		var tally list.Tally
-		defer func() {
-			s := l.status[name]
-			tallied(s, tally)
-		}()
+		defer func() { l.tallied(name, tally) }()
 		for line, err := range tally.Watch(list.Names(r)) {
 			if err != nil {
 				*failed = errors.Join(*failed, at(l.find(name), err))
@@ -136,8 +158,19 @@ func (l *lists) names(name string, failed *error) iter.Seq[policy.Entry] {
 	}
 }
 
+// loaded writes into a list's status that it was read.
+func (l *lists) loaded(name string, kind list.Kind) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.status[name]
+	s.Kind, s.Loaded = string(kind), time.Now()
+}
+
 // tallied writes what was counted into a list's status.
-func tallied(s *api.List, t list.Tally) {
+func (l *lists) tallied(name string, t list.Tally) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.status[name]
 	s.Entries, s.Dropped = t.Used, t.Dropped+t.Bad
 	if t.First != nil {
 		s.FirstDropped = t.First.Error()
@@ -190,8 +223,7 @@ func (l *lists) prefixes(name string) ([]policy.PrefixEntry, error) {
 			all = append(all, policy.PrefixEntry{Prefix: line.Prefix, List: name, Line: line.Number})
 		}
 	}
-	s := l.status[name]
-	tallied(s, tally)
+	l.tallied(name, tally)
 	return all, nil
 }
 
@@ -220,20 +252,19 @@ func (l *lists) addSource(b *geo.Builder, name string) error {
 	if err != nil {
 		return at(x, err)
 	}
-	s := l.status[name]
-	s.Kind, s.Loaded = string(kind), time.Now()
+	l.loaded(name, kind)
+	var tally list.Tally
 	switch {
 	case kind == list.KindMMDB:
-		s.Entries, err = b.AddMMDB(name, r)
+		tally.Used, err = b.AddMMDB(name, r)
 	case kind == list.KindPrefixes && x.Region == "":
 		err = errors.New(`its prefixes have no country: write region = "CN" (or another) beside file`)
 	case kind == list.KindPrefixes:
-		var tally list.Tally
 		err = b.AddPrefixes(name, x.Region, tally.Watch(list.Prefixes(r)))
-		tallied(s, tally)
 	default:
 		err = fmt.Errorf("it holds %s, and [geo] sources takes prefixes or a MaxMind database", kindText(kind))
 	}
+	l.tallied(name, tally)
 	if err != nil {
 		return at(x, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"smartdns/geo/list"
@@ -92,9 +93,13 @@ func (b *Builder) addSpecial(prefixes []string, c cell) {
 }
 
 func (b *Builder) add(p netip.Prefix, c cell, layer uint16) {
-	e := entry{layer: layer, cell: c}
-	e.from, e.to = keysOf(p)
-	if p.Addr().Is4() {
+	b.addKeys(keyOf(p.Masked().Addr()), p.Bits(), p.Addr().Is4(), c, layer)
+}
+
+// addKeys adds the prefix of n bits whose first key is from.
+func (b *Builder) addKeys(from key, n int, v4 bool, c cell, layer uint16) {
+	e := entry{layer: layer, cell: c, from: from, to: from.last(n)}
+	if v4 {
 		// The keys below a v4 address belong to it.
 		e.to.hi |= 0xffff_ffff
 		e.to.lo = maxKey.lo
@@ -106,7 +111,7 @@ func (b *Builder) add(p netip.Prefix, c cell, layer uint16) {
 
 // merge adds the entries of one more source.
 func (b *Builder) merge(name string, source Builder) {
-	b.v4 = append(b.v4, source.v4...)
-	b.v6 = append(b.v6, source.v6...)
+	b.v4 = slices.Concat(b.v4, source.v4)
+	b.v6 = slices.Concat(b.v6, source.v6)
 	b.sources = append(b.sources, name)
 }

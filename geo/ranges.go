@@ -59,17 +59,12 @@ func (k key) addr(v4 bool) netip.Addr {
 	return netip.AddrFrom16(b)
 }
 
-// keysOf returns the first and the last key of p.
-func keysOf(p netip.Prefix) (from, to key) {
-	from = keyOf(p.Masked().Addr())
-	to = from
-	if n := p.Bits(); n < 64 {
-		to.hi |= 1<<(64-n) - 1
-		to.lo = maxKey.lo
-	} else {
-		to.lo |= 1<<(128-n) - 1
+// last returns the last key of the prefix of n bits that k is the first of.
+func (k key) last(n int) key {
+	if n < 64 {
+		return key{k.hi | (1<<(64-n) - 1), maxKey.lo}
 	}
-	return from, to
+	return key{k.hi, k.lo | (1<<(128-n) - 1)}
 }
 
 // A cell is what a table knows about the addresses of one range.
@@ -101,12 +96,13 @@ func (e entry) priority(o entry) int {
 // ranges maps every key to a cell: cells[i] holds from (hi[i], lo[i]) to just
 // before the next start.
 //
-// A search has two steps before it compares starts: the first rootBits of a key
+// A search has two steps before it compares starts: the first bits of a key
 // choose a bucket, and as many of the next as the bucket has starts, and one
 // more, choose a slot of the index. Allocations lie close together, nearly all
 // v6 ones of China in one bucket: one level of even slots would not tell them
 // apart.
 type ranges struct {
+	shift  uint8 // 64 less the bits that choose the bucket
 	root   []bucket
 	index  []uint32 // for each slot the range that its first key is in; one more at the end
 	hi, lo []uint64
@@ -119,7 +115,7 @@ type bucket struct {
 }
 
 const (
-	rootBits    = 12
+	maxRootBits = 12
 	maxSlotBits = 16
 )
 
@@ -185,9 +181,11 @@ func (r *ranges) add(from key, c cell) {
 
 func (r *ranges) buildIndex() {
 	r.hi, r.lo, r.cells = slices.Clip(r.hi), slices.Clip(r.lo), slices.Clip(r.cells)
-	var starts [1 << rootBits]uint
+	rootBits := min(bits.Len(uint(len(r.cells))), maxRootBits)
+	r.shift = uint8(64 - rootBits)
+	starts := make([]uint, 1<<rootBits)
 	for _, hi := range r.hi {
-		starts[hi>>(64-rootBits)]++
+		starts[hi>>r.shift]++
 	}
 	r.root = make([]bucket, len(starts))
 	i := 0
@@ -195,7 +193,7 @@ func (r *ranges) buildIndex() {
 		width := min(bits.Len(n)+1, maxSlotBits)
 		r.root[b] = bucket{slot: uint32(len(r.index)), shift: uint8(64 - width)}
 		for slot := range uint64(1) << width {
-			first := key{hi: uint64(b)<<(64-rootBits) | slot<<(64-rootBits-width)}
+			first := key{hi: uint64(b)<<r.shift | slot<<(int(r.shift)-width)}
 			for i+1 < len(r.cells) && r.start(i+1).compare(first) <= 0 {
 				i++
 			}
@@ -217,8 +215,8 @@ func (r *ranges) end(i int) key {
 
 // find returns the index of the range that k is in.
 func (r *ranges) find(k key) int {
-	b := r.root[k.hi>>(64-rootBits)]
-	slot := uint64(b.slot) + k.hi<<rootBits>>b.shift
+	b := r.root[k.hi>>(r.shift&63)]
+	slot := uint64(b.slot) + k.hi<<((64-r.shift)&63)>>b.shift
 	i := int(r.index[slot])
 	n := int(r.index[slot+1]) - i + 1
 	for n > 1 {

@@ -82,6 +82,7 @@ func (r *Resolver) known(ctx context.Context, t *task, v Verdict) outcome {
 // contradict drops the verdict for t.name, so that it is judged again.
 func (r *Resolver) contradict(t *task, why string) {
 	r.count.auto.contradicted.Add(1)
+	r.sealed.Generation().Advance() // what was decided by it goes this way again
 	if r.learned.contradict(t.name) {
 		t.note("forgot the verdict for %s: %s", t.name, why)
 	} else {

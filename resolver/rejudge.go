@@ -57,6 +57,7 @@ func (r *Resolver) rejudge(ctx context.Context, t *task, v Verdict) {
 	case region != v.Region:
 		r.count.auto.contradicted.Add(1)
 		r.learned.Learn(t.name, region, why)
+		r.sealed.Generation().Advance()
 	default:
 		r.learned.Learn(t.name, region, why)
 	}

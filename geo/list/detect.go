@@ -48,9 +48,9 @@ func Detect(r io.Reader) (Kind, io.Reader, error) {
 // vote reads the first rules of head both ways. whole says that head ends
 // where the file does, so that its last line is not a part of one.
 func vote(head []byte, whole bool) Kind {
-	names, prefixes := 0, 0
+	named, prefixes := 0, 0
 	ignore := func(Line) bool { return true }
-	for n := 1; len(head) > 0 && names+prefixes < enoughLines; n++ {
+	for n := 1; len(head) > 0 && named+prefixes < enoughLines; n++ {
 		line, rest, ended := bytes.Cut(head, []byte("\n"))
 		head = rest
 		if !ended && !whole {
@@ -62,11 +62,11 @@ func vote(head []byte, whole bool) Kind {
 		}
 		if parsePrefix(rule, ignore) == "" {
 			prefixes++
-		} else if parseName(rule, ignore) == "" {
-			names++
+		} else if new(names).parse(rule, ignore) == "" {
+			named++
 		}
 	}
-	if prefixes > names {
+	if prefixes > named {
 		return KindPrefixes
 	}
 	return KindNames

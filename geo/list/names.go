@@ -6,6 +6,7 @@ import (
 	"io"
 	"iter"
 	"regexp"
+	"strings"
 	"unicode/utf8"
 
 	"smartdns/resolver/dnsname"
@@ -25,12 +26,32 @@ import (
 // and in their xn-- form. Suffixes of a single label are Dropped, except for
 // the top-level domains of China: lists carry whole zones such as "top" by
 // mistake or by a policy that is not ours. Comments start with #, ; or !.
-func Names(r io.Reader) iter.Seq2[Line, error] { return scan(r, parseName) }
+//
+// The names of a list share memory: one that is kept should be copied.
+func Names(r io.Reader) iter.Seq2[Line, error] { return scan(r, new(names).parse) }
 
-func parseName(rule []byte, emit func(Line) bool) string {
+// names parses the rules of one list.
+type names struct{ kept strings.Builder }
+
+const keptSize = 16 << 10
+
+// keep returns text as a name. It takes memory for many names at once, as lists
+// have a hundred thousand of them.
+func (n *names) keep(text []byte) dnsname.FQDN {
+	if n.kept.Cap()-n.kept.Len() <= len(text) {
+		n.kept.Reset()
+		n.kept.Grow(keptSize)
+	}
+	start := n.kept.Len()
+	n.kept.Write(text)
+	n.kept.WriteByte('.')
+	return dnsname.FQDN(n.kept.String()[start:])
+}
+
+func (n *names) parse(rule []byte, emit func(Line) bool) string {
 	rule = cutComment(rule)
 	if key, value, ok := bytes.Cut(rule, []byte("=/")); ok && isDnsmasqKey(key) {
-		return parseDnsmasq(value, emit)
+		return n.dnsmasq(value, emit)
 	}
 	text, reason := cutAttributes(rule)
 	if reason != "" {
@@ -49,7 +70,7 @@ func parseName(rule []byte, emit func(Line) bool) string {
 	case Regexp:
 		return parseRegexp(text, emit)
 	}
-	return emitName(kind, text, emit)
+	return n.emit(kind, text, emit)
 }
 
 func isDnsmasqKey(key []byte) bool {
@@ -93,7 +114,7 @@ func cutAttributes(text []byte) (_ []byte, reason string) {
 	return text[:i], ""
 }
 
-func parseDnsmasq(value []byte, emit func(Line) bool) string {
+func (n *names) dnsmasq(value []byte, emit func(Line) bool) string {
 	end := bytes.LastIndexByte(value, '/')
 	if end < 0 {
 		return "no slash after the name: write server=/example.com/1.2.3.4"
@@ -102,7 +123,7 @@ func parseDnsmasq(value []byte, emit func(Line) bool) string {
 		if string(name) == "#" || len(name) == 0 {
 			return "matches every name, which is no list"
 		}
-		if reason := emitName(Suffix, name, emit); reason != "" {
+		if reason := n.emit(Suffix, name, emit); reason != "" {
 			return reason
 		}
 	}
@@ -133,11 +154,11 @@ func parseRegexp(text []byte, emit func(Line) bool) string {
 	return ""
 }
 
-func emitName(kind LineKind, text []byte, emit func(Line) bool) string {
+func (n *names) emit(kind LineKind, text []byte, emit func(Line) bool) string {
 	if kind == Suffix && len(text) > 1 && text[0] == '.' && text[1] != '.' {
 		text = text[1:]
 	}
-	name, reason := fqdn(text)
+	name, reason := n.fqdn(text)
 	if reason != "" {
 		return reason
 	}
@@ -162,7 +183,7 @@ func isHomeTLD(name dnsname.FQDN) bool {
 	return false
 }
 
-func fqdn(text []byte) (name dnsname.FQDN, reason string) {
+func (n *names) fqdn(text []byte) (name dnsname.FQDN, reason string) {
 	for _, c := range text {
 		if c >= utf8.RuneSelf {
 			return internationalName(text)
@@ -173,6 +194,9 @@ func fqdn(text []byte) (name dnsname.FQDN, reason string) {
 	}
 	if isNumber(lastLabel(text)) {
 		return "", "an address or a number, not a name: lists of addresses are of their own"
+	}
+	if dnsname.Canonical(text) {
+		return n.keep(text), ""
 	}
 	name, err := dnsname.Parse(string(text))
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 const (
 	maxFile  = 32 << 20
 	maxLine  = 64 << 10
-	maxLines = 2_000_000
+	MaxLines = 2_000_000
 )
 
 // minValid is how many of 100 lines have to be valid: a file with more bad
@@ -98,8 +98,8 @@ func refuse(raw []byte, n, size int, first bool) error {
 	switch {
 	case size > maxFile:
 		return &FileError{Number: n, Reason: fmt.Sprintf("the file is larger than %d MiB", maxFile>>20)}
-	case n > maxLines:
-		return &FileError{Number: n, Reason: fmt.Sprintf("the file has more than %d lines", maxLines)}
+	case n > MaxLines:
+		return &FileError{Number: n, Reason: fmt.Sprintf("the file has more than %d lines", MaxLines)}
 	case bytes.IndexByte(raw, 0) >= 0:
 		return &FileError{Number: n, Reason: "has a NUL: a binary file, not a list"}
 	}

@@ -73,6 +73,30 @@ func Parse(s string) (FQDN, error) {
 	return FQDN(out), nil
 }
 
+// Canonical reports whether text and a dot make an FQDN as they are: labels of
+// lower-case letters, digits, hyphens and underscores. Parse accepts more, and
+// turns it into one.
+func Canonical(text []byte) bool {
+	if len(text) > maxName-2 {
+		return false
+	}
+	label := 0
+	for _, c := range text {
+		switch {
+		case 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_':
+			label++
+		case c == '.' && label > 0:
+			label = 0
+		default:
+			return false
+		}
+		if label > maxLabel {
+			return false
+		}
+	}
+	return label > 0
+}
+
 // octet reads the first octet of text, which may be escaped, and returns how
 // many bytes of the text it took.
 func octet(text string) (c byte, n int, err error) {

@@ -226,3 +226,21 @@ func TestFromWireAllocatesTheNameOnly(t *testing.T) {
 		t.Errorf("walking a name: %v allocations", n)
 	}
 }
+
+// What Canonical accepts is what Parse makes of it.
+func FuzzCanonical(f *testing.F) {
+	for _, s := range []string{"www.example.com", "a", "", ".", "a.", "a..b", "A.b", `a\.b`, "a b", "xn--fiqs8s", strings.Repeat("a", 64), strings.Repeat("a.", 127) + "a", strings.Repeat("a.", 126) + "ab"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		name, err := dnsname.Parse(string(text))
+		if dnsname.Canonical(text) && (err != nil || string(name) != string(text)+".") {
+			t.Errorf("%q is canonical, and Parse says %q, %v", text, name, err)
+		}
+		if again := strings.TrimSuffix(string(name), "."); err == nil && again != "" && !strings.ContainsAny(again, `\`) && !dnsname.Canonical([]byte(again)) && !strings.ContainsFunc(again, func(c rune) bool {
+			return !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_' || c == '.')
+		}) {
+			t.Errorf("%q is not canonical", again)
+		}
+	})
+}

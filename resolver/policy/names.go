@@ -21,6 +21,7 @@ type Entry struct {
 // List is a named source of entries. Its entries are read once, by NewNames.
 type List struct {
 	Name    string
+	Size    int // about how many entries, to make room at once; 0 when nobody knows
 	Entries iter.Seq[Entry]
 }
 
@@ -76,6 +77,7 @@ func NewNames(rules []NameRule) (*Names, error) {
 		}
 		for _, l := range r.Lists {
 			from := source{rule: i, list: l.Name}
+			n.suffixes.reserve(l.Size)
 			for e := range l.Entries {
 				if err := n.add(from, e); err != nil {
 					return nil, fmt.Errorf("adding list %s line %d: %w", l.Name, e.Line, err)

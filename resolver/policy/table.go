@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"bytes"
 	"errors"
 	"hash/maphash"
 	"math"
@@ -9,17 +10,18 @@ import (
 )
 
 // table maps names to where they came from. It is one open-addressing table
-// over one arena of names, without pointers: a name costs its text, a
-// terminator and a slot at a load of two thirds, about 32 octets for the
-// lists of this field, and a look-up touches two cache lines.
+// over an arena of names, without pointers: a name costs its text, a terminator
+// and a slot at a load of two thirds, about 38 octets for the lists of this
+// field, and a look-up touches two cache lines.
 type table struct {
 	seed  maphash.Seed
-	arena []byte // names without their last dot, each ended by a NUL
+	arena [][]byte // pages of names without their last dot, each ended by a NUL
 	slots []slot
 	count int
 }
 
-// slot is empty when its tag is 0. The name of a slot starts at arena[name].
+// slot is empty when its tag is 0. Its name starts at name%pageSize of page
+// name/pageSize.
 type slot struct {
 	name   uint32
 	line   uint32
@@ -27,7 +29,10 @@ type slot struct {
 	tag    uint16 // bits of the hash that the position does not show
 }
 
-const minSlots = 16
+const (
+	minSlots = 16
+	pageSize = 64 << 10
+)
 
 func newTable() table { return table{seed: maphash.MakeSeed()} }
 
@@ -45,13 +50,13 @@ func (t *table) find(name dnsname.FQDN) (slot, bool) {
 		return slot{}, false
 	}
 	want := text(name)
-	s := t.slots[t.search(want)]
+	s := t.slots[t.search(want, maphash.String(t.seed, want))]
 	return s, s.tag != 0
 }
 
 // search returns the position of want, or of the empty slot where it belongs.
-func (t *table) search(want string) int {
-	at, tag := place(maphash.String(t.seed, want), len(t.slots))
+func (t *table) search(want string, hash uint64) int {
+	at, tag := place(hash, len(t.slots))
 	for {
 		s := t.slots[at]
 		if s.tag == 0 || s.tag == tag && t.holds(s, want) {
@@ -64,8 +69,10 @@ func (t *table) search(want string) int {
 }
 
 func (t *table) holds(s slot, want string) bool {
-	end := int(s.name) + len(want)
-	return end < len(t.arena) && t.arena[end] == 0 && string(t.arena[s.name:end]) == want
+	page := t.arena[s.name/pageSize]
+	start := int(s.name % pageSize)
+	end := start + len(want)
+	return end < len(page) && page[end] == 0 && string(page[start:end]) == want
 }
 
 // add enters name, unless it is there already: sources come in the order of
@@ -76,31 +83,60 @@ func (t *table) add(name dnsname.FQDN, source, line int) error {
 		return errors.New("empty name")
 	case source > math.MaxUint16:
 		return errors.New("more than 65,536 rules and lists")
-	case uint64(len(t.arena)) > math.MaxUint32-math.MaxUint16:
+	case len(t.arena) == math.MaxUint32/pageSize:
 		return errors.New("more than 4 GiB of names")
 	}
 	if t.count >= len(t.slots)/4*3 {
 		t.resize(max(minSlots, len(t.slots)*2))
 	}
 	want := text(name)
-	at := t.search(want)
+	hash := maphash.String(t.seed, want)
+	at := t.search(want, hash)
 	if t.slots[at].tag != 0 {
 		return nil
 	}
-	_, tag := place(maphash.String(t.seed, want), len(t.slots))
-	t.slots[at] = slot{name: uint32(len(t.arena)), line: uint32(line), source: uint16(source), tag: tag}
-	t.arena = append(append(t.arena, want...), 0)
+	_, tag := place(hash, len(t.slots))
+	t.slots[at] = slot{name: t.keep(want), line: uint32(line), source: uint16(source), tag: tag}
 	t.count++
 	return nil
 }
 
-// compact gives back what growing left over.
+// keep puts text into the arena and returns where. The first page grows, so that
+// a few names cost little.
+func (t *table) keep(text string) uint32 {
+	last := len(t.arena) - 1
+	if last < 0 || len(t.arena[last])+len(text) >= pageSize {
+		size := pageSize
+		if last++; last == 0 {
+			size = 0
+		}
+		t.arena = append(t.arena, make([]byte, 0, size))
+	}
+	page := t.arena[last]
+	at := uint32(last*pageSize + len(page))
+	t.arena[last] = append(append(page, text...), 0)
+	return at
+}
+
+// reserve makes room for more names.
+func (t *table) reserve(more int) {
+	if n := slotsFor(t.count + more); n > len(t.slots) {
+		t.resize(n)
+	}
+}
+
+// slotsFor returns how many slots hold count names at a load of two thirds.
+func slotsFor(count int) int { return max(minSlots, count/2*3+3) }
+
+// compact gives back what growing, or reserving too much, left over.
 func (t *table) compact() {
 	if t.count == 0 {
+		t.slots = nil
 		return
 	}
-	t.resize(max(minSlots, t.count/2*3))
-	t.arena = append(make([]byte, 0, len(t.arena)), t.arena...)
+	if n := slotsFor(t.count); n < len(t.slots)/8*7 {
+		t.resize(n)
+	}
 }
 
 func (t *table) resize(n int) {
@@ -122,9 +158,6 @@ func (t *table) resize(n int) {
 
 // name returns the text of an occupied slot.
 func (t *table) name(s slot) []byte {
-	end := int(s.name)
-	for t.arena[end] != 0 {
-		end++
-	}
-	return t.arena[s.name:end]
+	text := t.arena[s.name/pageSize][s.name%pageSize:]
+	return text[:bytes.IndexByte(text, 0)]
 }

@@ -1,5 +1,5 @@
 // Command gen writes the prefixes of China that are part of the program:
-// cn.txt, which people read, and cn.txt.gz, which is embedded.
+// cn.txt, which people read, and cn.bin, which is embedded.
 //
 //	gen -o DIR -asn TARBALL -iptoasn TARBALL
 //	gen -o DIR -delegated FILE [-delegated FILE ...]
@@ -28,7 +28,7 @@ func main() {
 func run(args []string) error {
 	var delegated []string
 	flags := flag.NewFlagSet("gen", flag.ContinueOnError)
-	dir := flags.String("o", ".", "write cn.txt and cn.txt.gz to this `directory`")
+	dir := flags.String("o", ".", "write cn.txt and cn.bin to this `directory`")
 	asn := flags.String("asn", "", "`tarball` of "+asnCountry.name)
 	ipto := flags.String("iptoasn", "", "`tarball` of "+iptoasn.name)
 	flags.Func("delegated", "delegated-* `file` of a registry, instead of the tarballs", func(s string) error {
@@ -64,5 +64,5 @@ func run(args []string) error {
 	if err := os.WriteFile(filepath.Join(*dir, "cn.txt"), text, 0o644); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(*dir, "cn.txt.gz"), packed, 0o644)
+	return os.WriteFile(filepath.Join(*dir, "cn.bin"), packed, 0o644)
 }

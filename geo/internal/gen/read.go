@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"crypto/sha512"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -171,7 +172,7 @@ func appendLines(all []netip.Prefix, lines iter.Seq2[list.Line, error]) ([]netip
 	return all, nil
 }
 
-// render returns the sorted text and the same packed.
+// render returns prefixes, which are sorted, as text, and packed.
 func render(source []string, prefixes []netip.Prefix) (text, packed []byte, err error) {
 	v4 := 0
 	for _, p := range prefixes {
@@ -188,14 +189,24 @@ func render(source []string, prefixes []netip.Prefix) (text, packed []byte, err 
 	for _, p := range prefixes {
 		fmt.Fprintln(&out, p)
 	}
-	var z bytes.Buffer
-	w, err := gzip.NewWriterLevel(&z, gzip.BestCompression)
-	if err != nil {
-		return nil, nil, err
+	packed, err = pack(prefixes, v4, bytes.Count(out.Bytes(), []byte("\n"))-len(prefixes)+1)
+	return out.Bytes(), packed, err
+}
+
+// pack writes prefixes as geo reads them at its start: the line of the first,
+// how many are v4, and those as 5 octets each, the v6 ones as 9.
+func pack(prefixes []netip.Prefix, v4, line int) ([]byte, error) {
+	out := binary.BigEndian.AppendUint32(nil, uint32(line))
+	out = binary.BigEndian.AppendUint32(out, uint32(v4))
+	for _, p := range prefixes {
+		b := p.Addr().AsSlice()
+		if len(b) == 16 {
+			b = b[:8]
+		}
+		if p.Addr().Is6() && p.Bits() > 64 {
+			return nil, fmt.Errorf("packing %s: a v6 prefix is at most /64", p)
+		}
+		out = append(append(out, b...), byte(p.Bits()))
 	}
-	_, err = w.Write(out.Bytes())
-	if err := errors.Join(err, w.Close()); err != nil {
-		return nil, nil, err
-	}
-	return out.Bytes(), z.Bytes(), nil
+	return out, nil
 }
