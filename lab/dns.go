@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -20,6 +21,7 @@ import (
 type DNS struct {
 	zone    *Zone
 	servers []*dns.Server
+	closers []io.Closer // of servers of other kinds
 	running sync.WaitGroup
 	ctx     context.Context // ends the answers that are held
 	cancel  context.CancelFunc
@@ -33,7 +35,7 @@ type DNS struct {
 // Asked is one question that reached a server.
 type Asked struct {
 	Server netip.Addr
-	Net    string // "udp", "tcp" or "tls"
+	Net    string // "udp", "tcp", "tls", "https", "h3" or "quic"
 	From   netip.AddrPort
 	Name   string // as it was asked
 	Type   uint16
@@ -91,7 +93,7 @@ func (d *DNS) Forget() {
 }
 
 // serve starts a server on addr in ns, over UDP, TCP and, with a certificate,
-// TLS.
+// TLS, HTTPS and QUIC.
 func (d *DNS) serve(ns *Namespace, addr netip.Addr, view View, cert *tls.Config) error {
 	return ns.Do(func() error {
 		handle := func(network string) dns.HandlerFunc {
@@ -115,7 +117,7 @@ func (d *DNS) serve(ns *Namespace, addr netip.Addr, view View, cert *tls.Config)
 			return err
 		}
 		d.start(&dns.Server{Listener: tls.NewListener(l, cert), Handler: handle("tls")})
-		return nil
+		return d.serveSecure(addr, view, cert)
 	})
 }
 
@@ -257,6 +259,9 @@ func (d *DNS) close() error {
 	var errs []error
 	for _, s := range d.servers {
 		errs = append(errs, s.Shutdown())
+	}
+	for _, c := range d.closers {
+		errs = append(errs, c.Close())
 	}
 	d.running.Wait()
 	return errors.Join(errs...)
