@@ -21,6 +21,9 @@ func DeleteFlows(mark, mask uint32) error {
 	return deleteFlows(c, mark, mask)
 }
 
+// IsOwned reports whether nobody else can change the table.
+func IsOwned(t *Table) bool { return t.owned() }
+
 // Hold keeps marks from being committed until release is called.
 func Hold(t *Table) (release func()) {
 	t.marker.commits.Lock()

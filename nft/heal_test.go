@@ -97,6 +97,22 @@ func TestMarksThatOthersTookComeBack(t *testing.T) {
 	}
 }
 
+// What we deleted ourselves does not come back.
+func TestMarksOfADeletedTableAreGone(t *testing.T) {
+	inTable(t, nft.Shared, gateway(), func(table *nft.Table) {
+		if _, err := table.Marker().Mark(context.Background(), to("wg0", time.Hour, foreign4)); err != nil {
+			t.Error(err)
+		}
+		if _, err := table.Delete(context.Background()); err != nil {
+			t.Error(err)
+		}
+		set(t, table, gateway())
+		if left(t, table, foreign4, "wg0") > 0 {
+			t.Error("a mark came back")
+		}
+	})
+}
+
 // A mark that an admin made for longer keeps its life when ours meets it.
 func TestMarksOfAnAdminAreNotShortened(t *testing.T) {
 	inTable(t, nft.Shared, gateway(), func(table *nft.Table) {

@@ -32,6 +32,14 @@ func (l *Ledger) Reset() {
 	l.complete = false
 }
 
+// clear forgets everything: the sets are gone because we say so.
+func (l *Ledger) clear() {
+	l.Reset()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.lost)
+}
+
 // foundLocked takes note of an element that the kernel has now. It is no
 // longer lost if it was there all the time, for as long as it should be.
 func (l *Ledger) foundLocked(m pending) {

@@ -216,8 +216,8 @@ func (t *Table) Ledger() *Ledger { return t.ledger }
 // changes may make one signal. It never tells anything about an owned table.
 func (t *Table) Lost() <-chan struct{} { return t.lost }
 
-// Owned reports whether nobody else can change the table once Set succeeded.
-func (t *Table) Owned() bool {
+// owned reports whether nobody else can change the table once Set succeeded.
+func (t *Table) owned() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.flags&flagOwner != 0
@@ -226,7 +226,7 @@ func (t *Table) Owned() bool {
 // Watch returns a Watch of the caller's own. That of an owned table never
 // notices anything and costs nothing.
 func (t *Table) Watch() (*Watch, error) {
-	if t.Owned() {
+	if t.owned() {
 		return &Watch{}, nil
 	}
 	return newWatch(t.owner.port)
@@ -451,7 +451,7 @@ func (t *Table) Delete(ctx context.Context) ([]routing.Step, error) {
 	if err := t.transact([]step{gone}); err != nil {
 		return nil, err
 	}
-	t.ledger.Reset()
+	t.ledger.clear()
 	return []routing.Step{gone}, nil
 }
 
