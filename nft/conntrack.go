@@ -61,12 +61,15 @@ func deleteFlows(c *conn, mark, mask uint32) error {
 	return err
 }
 
-// deleteFlowsTo is deleteFlows for those flows only that go to one of the
-// addresses.
-func deleteFlowsTo(c *conn, to map[netip.Addr]bool, mark, mask uint32) error {
+// turnFlows gives the flows to these addresses, whose mark has that value under
+// mask, the address's. An entry that was deleted instead would come back as a
+// flow from outside if the other end is the first to send, and be answered the
+// way it came.
+func turnFlows(c *conn, to map[netip.Addr]uint32, mark, mask uint32) error {
 	type entry struct {
 		family byte
 		tuple  []byte // CTA_TUPLE_ORIG
+		mark   uint32
 	}
 	var m messages
 	var found []entry
@@ -81,8 +84,9 @@ func deleteFlowsTo(c *conn, to map[netip.Addr]bool, mark, mask uint32) error {
 		}
 		original := find(b[genLen:], ctaTupleOrig)
 		// Old kernels ignore the mark in the question.
-		if a, ok := destination(original); ok && to[a] && be32(find(b[genLen:], ctaMark))&mask == mark {
-			found = append(found, entry{b[0], slices.Clone(original)})
+		a, ok := destination(original)
+		if value := to[a]; ok && value != 0 && be32(find(b[genLen:], ctaMark))&mask == mark {
+			found = append(found, entry{b[0], slices.Clone(original), value})
 		}
 		return nil
 	})
@@ -91,8 +95,10 @@ func deleteFlowsTo(c *conn, to map[netip.Addr]bool, mark, mask uint32) error {
 	}
 	for _, e := range found {
 		err := c.request(&m, func(m *messages) {
-			m.begin(unix.NFNL_SUBSYS_CTNETLINK<<8|ctDelete, unix.NLM_F_ACK, e.family, 0)
+			m.begin(unix.NFNL_SUBSYS_CTNETLINK<<8|ctNew, unix.NLM_F_ACK, e.family, 0)
 			m.bytes(ctaTupleOrig|nestedBit, e.tuple)
+			m.u32(ctaMark, e.mark)
+			m.u32(ctaMarkMask, mask)
 			m.end()
 		})
 		if err != nil && !errors.Is(err, unix.ENOENT) {

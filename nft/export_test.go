@@ -73,7 +73,7 @@ func MarkMessages() []byte {
 // a complete ledger knows that the kernel does not have them either.
 func EmitMarks(complete bool, paths []routing.Path, marks []routing.Mark) (out []string) {
 	l := newLedger()
-	l.setPaths(paths, routing.DefaultField)
+	l.setPaths(paths, routing.DefaultField, nil)
 	l.complete = complete
 	var batch []pending
 	if _, _, err := l.missing(time.Now(), []*request{{marks: marks}}, &batch); err != nil {

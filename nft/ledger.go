@@ -21,6 +21,7 @@ type Ledger struct {
 	mu        sync.RWMutex // guards the rest
 	base      time.Time    // claims count from here
 	field     routing.Field
+	values    map[routing.Path]uint32 // the tunnels' marks; never changed, only replaced
 	paths     []routing.Path
 	sets      [][2]string // of each path: v4, v6; changes only while the Marker commits nothing
 	claims    map[claimKey]claim
@@ -78,10 +79,13 @@ func (k claimKey) netip() netip.Addr {
 
 // setPaths gives the paths in the order in which they win. Claims of paths
 // that are no more are dropped, lost ones too.
-func (l *Ledger) setPaths(paths []routing.Path, field routing.Field) {
+func (l *Ledger) setPaths(paths []routing.Path, field routing.Field, values []uint32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.field = field
+	l.field, l.values = field, map[routing.Path]uint32{}
+	for i, v := range values { // direct, the last path, has none
+		l.values[paths[i]] = v
+	}
 	if slices.Equal(paths, l.paths) {
 		return
 	}
@@ -114,10 +118,11 @@ func (l *Ledger) setName(k claimKey) string {
 	return l.sets[k.path][1]
 }
 
-func (l *Ledger) markField() routing.Field {
+// tunnelMarks returns the field of marks, and each tunnel's value of it.
+func (l *Ledger) tunnelMarks() (routing.Field, map[routing.Path]uint32) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return l.field
+	return l.field, l.values
 }
 
 // keys returns a key for every path that a could be tied to.

@@ -109,15 +109,23 @@ func (l *Ledger) lostFrom(set string) (marks []pending) {
 	return marks
 }
 
-// gone returns the addresses that were without a tunnel's mark for a while.
-func (l *Ledger) gone() map[netip.Addr]bool {
+// gone returns the addresses that were without a tunnel's mark for a while, with
+// the path that wins.
+func (l *Ledger) gone() map[netip.Addr]routing.Path {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	out := map[netip.Addr]bool{}
+	first := map[netip.Addr]uint8{}
 	for k, m := range l.lost {
 		if m.gone && l.paths[k.path] != routing.Direct {
-			out[k.netip()] = true
+			a := k.netip()
+			if i, ok := first[a]; !ok || k.path < i {
+				first[a] = k.path
+			}
 		}
+	}
+	out := map[netip.Addr]routing.Path{}
+	for a, i := range first {
+		out[a] = l.paths[i]
 	}
 	return out
 }
@@ -170,9 +178,13 @@ func (t *Table) heal() error {
 		return err
 	}
 	if gone := t.ledger.gone(); len(gone) > 0 {
-		field := t.ledger.markField()
+		field, marks := t.ledger.tunnelMarks()
+		to := map[netip.Addr]uint32{}
+		for a, p := range gone {
+			to[a] = marks[p]
+		}
 		for _, mark := range []uint32{0, field.Value(routing.MarkDirect)} {
-			if err := deleteFlowsTo(t.flows, gone, mark, uint32(field)); err != nil {
+			if err := turnFlows(t.flows, to, mark, uint32(field)); err != nil {
 				return fmt.Errorf("ending flows that began without their marks: %w", err)
 			}
 		}

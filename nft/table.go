@@ -371,7 +371,7 @@ func (t *Table) apply(p program, todo plan) (plan, error) {
 	if todo.empties {
 		t.ledger.Reset()
 	}
-	t.ledger.setPaths(p.paths, p.field)
+	t.ledger.setPaths(p.paths, p.field, p.marks)
 	t.notice()
 	return todo, nil
 }
