@@ -73,7 +73,7 @@ func Run(ctx context.Context, o Options) error {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit())
 	}
-	parts, err := Load(o)
+	parts, err := loadAtOnce(o)
 	if err != nil {
 		return err
 	}
@@ -177,6 +177,7 @@ func (e *engine) serve(ctx context.Context, control net.Listener, hup <-chan os.
 		e.log.Warn(c.What, fix...)
 	}
 	e.log.Info("ready: "+now.Summary, "listen", fmt.Sprint(e.server.Addrs()))
+	g.Go(func() error { giveBack(e.log); return nil })
 	e.notify(sdnotify.Ready, sdnotify.Statusf("%s", now.Summary))
 	defer e.notify(sdnotify.Stopping)
 	return g.Wait()
@@ -232,6 +233,7 @@ func (e *engine) requestReload(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	defer debug.FreeOSMemory() // of what ran until now
 	return <-done
 }
 
