@@ -199,7 +199,7 @@ func classified(v *view) []string {
 	for _, i := range v.live.facts.Links {
 		_, ours := v.live.links[routing.Path(i.Name)]
 		switch {
-		case i.Loopback || ours || slices.Contains(v.live.facts.Uplinks(), i.Name):
+		case i.Loopback || ours || slices.Contains(v.live.facts.Uplinks(), i.Name) && !slices.Contains(v.parts.Config.Listen.LAN, i.Name):
 		case slices.Contains(v.parts.Config.Routing.Skip, i.Name):
 			all = append(all, "not "+i.Name+" (skip)")
 		default:

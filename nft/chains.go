@@ -22,6 +22,8 @@ const (
 	chainDirect  = "new_direct"
 	chainDetour  = "new_revocable"
 	chainDecide  = "classify"
+	chainArmFlow = "arm_flows"
+	chainArmWay  = "arm_steer"
 	countInvalid = "invalid"
 	countSpoof   = "spoofed"
 	countInbound = "inbound"
@@ -59,6 +61,11 @@ func (r Ruleset) chains() []chain {
 	out = append(out, r.flows(), r.steer(), r.output(), r.input(), r.forward(), r.postrouting())
 	if len(r.Tunnels) > 0 {
 		out = append(out, r.srcnat())
+	}
+	if r.oneArmed() {
+		out = append(out,
+			chain{name: chainArmFlow, about: "from the LAN, by an interface that is an uplink too", rules: r.decideFlows()},
+			chain{name: chainArmWay, about: "from the LAN, by an interface that is an uplink too", rules: r.steerFlows()})
 	}
 	out = append(out, r.classify(), r.decided(routing.Direct, r.direct()))
 	if slices.ContainsFunc(r.Tunnels, Tunnel.detours) {
@@ -209,15 +216,39 @@ func (r Ruleset) flows() chain {
 	for _, t := range r.Tunnels {
 		c.rules = append(c.rules, on(in().is(t.name()), goTo(fromChain(t.Path))))
 	}
-	c.rules = append(c.rules,
-		on(in().among(setUplinks), ret()).because("answered the way it came"),
+	c.rules = append(c.rules, r.armed(goTo(chainArmFlow), family.from)...)
+	c.rules = append(c.rules, on(in().among(setUplinks), ret()).because("answered the way it came"))
+	c.rules = append(c.rules, r.decideFlows()...)
+	return c
+}
+
+// oneArmed reports whether an interface is the LAN's and an uplink: a gateway
+// beside the router. Addresses then say who is who.
+func (r Ruleset) oneArmed() bool {
+	return slices.ContainsFunc(r.Interfaces.LAN, func(i string) bool { return slices.Contains(r.Interfaces.Uplinks, i) })
+}
+
+// armed does what then says with packets of the LAN on such interfaces.
+func (r Ruleset) armed(then term, lan func(f family, set string) term) []rule {
+	if !r.oneArmed() {
+		return nil
+	}
+	var out []rule
+	for _, f := range families() {
+		out = append(out, on(in().among(setUplinks), in().among(setLANIfs), lan(f, setLAN), then))
+	}
+	return out
+}
+
+// decideFlows gives new flows their path.
+func (r Ruleset) decideFlows() []rule {
+	return rules(
 		on(in().among(setLANIfs), isInvalid(), count(countInvalid), drop()).because("would leave with its private source"),
 		on(isNew(), r.flow().is(0), goTo(chainDecide)),
 		on(isInvalid(), goTo(chainDecide)).because("of no flow: a tunnel's is dropped"),
 		on(isUntracked(), tcp().only(), goTo(chainDecide)),
 		on(isUntracked(), udp().only(), goTo(chainDecide)),
 	)
-	return c
 }
 
 // steer is the only place where packets passing through get marks: those
@@ -231,16 +262,23 @@ func (r Ruleset) steer() chain {
 		on(in().is("lo"), ret()),
 		on(in().among(setSkip), ret()),
 		on(in().among(setTunnels), r.packet().set(0), ret()).because("out of a tunnel: never marked"),
-		on(in().among(setUplinks), r.packet().set(r.direct()), ret()).because("for reverse path filters: its answers go direct"),
 	)
+	c.rules = append(c.rules, r.armed(goTo(chainArmWay), family.from)...)
+	c.rules = append(c.rules, on(in().among(setUplinks), r.packet().set(r.direct()), ret()).because("for reverse path filters: its answers go direct"))
+	c.rules = append(c.rules, r.steerFlows()...)
+	return c
+}
+
+// steerFlows marks packets for the way of their flow.
+func (r Ruleset) steerFlows() []rule {
+	var out []rule
 	for _, t := range r.Tunnels {
-		c.rules = append(c.rules, on(r.flow().is(t.Mark), goTo(toChain(t.Path))))
+		out = append(out, on(r.flow().is(t.Mark), goTo(toChain(t.Path))))
 	}
 	for _, m := range []uint32{r.direct(), r.revocable()} {
-		c.rules = append(c.rules, on(in().among(setLANIfs), r.flow().is(m), r.packet().set(r.direct())))
+		out = append(out, on(in().among(setLANIfs), r.flow().is(m), r.packet().set(r.direct())))
 	}
-	c.rules = append(c.rules, on(in().among(setLANIfs), isKnown(), r.flow().is(0), r.packet().set(r.direct())).because("from before us, or from outside"))
-	return c
+	return append(out, on(in().among(setLANIfs), isKnown(), r.flow().is(0), r.packet().set(r.direct())).because("from before us, or from outside"))
 }
 
 // output decides and marks what this host itself sends. Sockets of ours carry
@@ -250,6 +288,13 @@ func (r Ruleset) output() chain {
 		about: "this host's own flows get their path, and their packets its mark"}
 	c.rules = rules(
 		on(out().is("lo"), ret()),
+	)
+	if r.oneArmed() {
+		for _, p := range redirects() {
+			c.rules = append(c.rules, on(out().among(setUplinks), out().among(setLANIfs), p, drop()).because("clients would go round us"))
+		}
+	}
+	c.rules = append(c.rules,
 		on(out().among(setLANIfs), isReply(), ret()).because("answers to clients"),
 		on(out().among(setLANIfs), isRelated(), ret()).because("errors and resets to clients"),
 		on(out().among(setLANIfs), v4().to(setLAN), ret()),
@@ -390,6 +435,7 @@ func (r Ruleset) forward() chain {
 	// address: it would leave in the clear.
 	c.rules = append(c.rules, on(in().among(setTunnels), isInvalid(), count(countInvalid), drop()))
 	i := r.Interfaces
+	c.rules = append(c.rules, r.armed(ret(), family.from)...)
 	if i.Forwarding4 || i.Forwarding6 {
 		c.rules = append(c.rules, on(in().among(setUplinks), isForwardedPort(), ret()).because("port forwards of the admin"))
 	}
@@ -413,6 +459,11 @@ func (r Ruleset) postrouting() chain {
 	for _, t := range r.Tunnels {
 		c.rules = append(c.rules, on(out().not(t.name()), r.packet().is(t.Mark), count(lockCount(t.Path)), drop()))
 	}
+	if r.oneArmed() {
+		for _, f := range families() {
+			c.rules = append(c.rules, on(out().among(setUplinks), out().among(setLANIfs), f.to(setLAN), ret()).because("answers to clients"))
+		}
+	}
 	for _, t := range r.Tunnels {
 		c.rules = append(c.rules, on(out().among(setUplinks), r.flow().is(t.Mark), count(lockCount(t.Path)), drop()))
 	}
@@ -424,6 +475,11 @@ func (r Ruleset) srcnat() chain {
 		about: "into a tunnel only with its own address"}
 	for _, t := range r.Tunnels {
 		c.rules = append(c.rules, on(out().is(t.name()), masquerade()))
+	}
+	if r.oneArmed() {
+		for _, f := range families() {
+			c.rules = append(c.rules, on(out().among(setUplinks), out().among(setLANIfs), f.from(setLAN), masquerade()).because("the router would answer the client, past us"))
+		}
 	}
 	return c
 }

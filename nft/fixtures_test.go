@@ -92,6 +92,7 @@ func defaultDirect() nft.Ruleset {
 func rulesets() map[string]nft.Ruleset {
 	return map[string]nft.Ruleset{
 		"gateway": gateway(), "host": host(), "two-tunnels": twoTunnels(), "default-direct": defaultDirect(), "v4-tunnel": v4Tunnel(),
+		"one-armed": oneArmed(),
 		"no-tunnel": {Interfaces: nft.Interfaces{Uplinks: []string{"wan0"}}},
 	}
 }

@@ -107,7 +107,7 @@ func (r Ruleset) sets() []set {
 		tunnels = append(tunnels, string(t.Path))
 	}
 	uplinks := slices.DeleteFunc(slices.Clone(r.Interfaces.Uplinks), func(s string) bool {
-		return slices.Contains(r.Interfaces.LAN, s) || slices.Contains(tunnels, s)
+		return slices.Contains(tunnels, s)
 	})
 	out := []set{
 		{name: setLANIfs, kind: interfaces(), names: sorted(r.Interfaces.LAN)},

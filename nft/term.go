@@ -246,6 +246,16 @@ func (p protocol) dport(n uint16) term {
 	return term{fmt.Sprintf("%s dport %d", p.text, n), append(p.header(2, 2), equal(port(n)))}
 }
 
+// redirects match the messages by which a router says that there is a shorter
+// way (RFC 792, RFC 4861 4.5).
+func redirects() []term {
+	icmp, icmp6 := protocol{"icmp", unix.IPPROTO_ICMP}, protocol{"icmpv6", unix.IPPROTO_ICMPV6}
+	return []term{
+		{"icmp type redirect", append(icmp.header(0, 1), equal([]byte{5}))},
+		{"icmpv6 type nd-redirect", append(icmp6.header(0, 1), equal([]byte{137}))},
+	}
+}
+
 const (
 	fin = 1 << iota
 	syn

@@ -236,7 +236,7 @@ func (in Input) forwarding(f Facts) []Sysctl {
 		// 1 means: not while forwarding. The default route that a router
 		// advertised would be lost at once. Our own clients are no routers: what
 		// they advertise is not taken.
-		client := slices.Contains(in.LAN, l.Name) || l.Kind == "bridge" && !slices.Contains(f.Uplinks(), l.Name)
+		client := (slices.Contains(in.LAN, l.Name) || l.Kind == "bridge") && !slices.Contains(f.Uplinks(), l.Name)
 		if l.AcceptRA == 1 && !client && !l.Loopback && !l.NoIPv6 && !in.owns(l) {
 			s = append(s, Sysctl{Key: "net/ipv6/conf/" + l.Name + "/accept_ra", Value: strconv.Itoa(2)})
 		}
