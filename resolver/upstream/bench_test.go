@@ -15,6 +15,7 @@ func BenchmarkExchange(b *testing.B) {
 		config upstream.Config
 	}{
 		{"udp", upstream.Config{Scheme: "udp", Where: upstream.At(f.addr), Spoofable: true}},
+		{"udp, inside a tunnel", upstream.Config{Scheme: "udp", Where: upstream.At(f.addr)}},
 		{"tcp", upstream.Config{Scheme: "tcp", Where: upstream.At(f.addr)}},
 	} {
 		b.Run(c.name, func(b *testing.B) {

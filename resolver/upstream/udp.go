@@ -32,12 +32,19 @@ var (
 // udpServer is a server asked over UDP, and over TCP where UDP does not do.
 type udpServer struct {
 	*server
-	pool      *pool        // for TCP
-	buffers   sync.Pool    // of *[]byte, for reading
-	caseError atomic.Int32 // replies in another case, in a row
+	pool      *pool          // for TCP
+	shared    *sharedSockets // nil: each query has a socket of its own
+	buffers   sync.Pool      // of *[]byte, for reading
+	caseError atomic.Int32   // replies in another case, in a row
 }
 
-func newUDP(s *server) *udpServer { return &udpServer{server: s, pool: newPool(&s.config)} }
+func newUDP(s *server) *udpServer {
+	u := &udpServer{server: s, pool: newPool(&s.config)}
+	if c := &s.config; !c.Spoofable {
+		u.shared = &sharedSockets{dial: c.Dial, idle: c.Timeouts.Idle}
+	}
+	return u
+}
 
 // keepsCase reports whether the name's case is randomised for this server.
 func (s *udpServer) keepsCase() bool {
@@ -81,7 +88,7 @@ type exchange struct {
 	trip   trip
 	start  time.Time
 	addr   netip.AddrPort // of the server, that is asked
-	conn   net.Conn
+	conn   socket
 	sent   []byte // as on the wire: our ID, our case
 	exact  bool   // a reply must repeat the case
 	resend time.Time
@@ -173,9 +180,10 @@ func (x *exchange) alarm() time.Time {
 	}
 }
 
-// open makes the socket and the message. The socket is new, so the kernel
-// chooses its port at random, and connected, so it takes replies from the
-// right address and port only (RFC 5452 section 9.2).
+// open makes the message, and the socket. That is a new one wherever somebody
+// could forge a reply, so that the kernel chooses its port at random. It is
+// connected, so it takes replies from the right address and port only (RFC 5452
+// section 9.2).
 func (x *exchange) open(ctx context.Context) error {
 	c := &x.server.config
 	addrs, err := c.Where.addresses(ctx)
@@ -183,13 +191,24 @@ func (x *exchange) open(ctx context.Context) error {
 		return err
 	}
 	x.addr = addrs[0]
+	x.sent = bytes.Clone(x.query.Msg)
+	if x.server.shared != nil {
+		t, err := x.server.shared.seat(ctx, x.addr)
+		if err != nil {
+			return err
+		}
+		if t != nil {
+			x.conn = t
+			wire.SetID(x.sent, t.id)
+			return nil
+		}
+	}
 	conn, err := c.Dial(ctx, "udp", x.addr.String())
 	if err != nil {
 		return fmt.Errorf("opening a socket: %w", plain(err))
 	}
 	ignoreForgedMTU(conn, x.addr.Addr().Unmap().Is4())
 	x.conn = conn
-	x.sent = bytes.Clone(x.query.Msg)
 	var random [2 + 32]byte
 	rand.Read(random[:])
 	copy(x.sent, random[:2])
@@ -343,6 +362,9 @@ func (x *exchange) tick(ctx context.Context) {
 		return
 	}
 	x.trip.stuck()
+	if t, ok := x.conn.(*seat); ok {
+		t.retire()
+	}
 	if x.best.rank < bareError {
 		x.askTCP(ctx, "no reply, asked over tcp too")
 	}
