@@ -2,6 +2,7 @@ package list_test
 
 import (
 	"bytes"
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -128,6 +129,46 @@ func BenchmarkNames(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
+		}
+	}
+}
+
+// Reading a list costs no allocation per line.
+func TestNamesDoNotAllocate(t *testing.T) {
+	var text strings.Builder
+	for i := range 10_000 {
+		fmt.Fprintf(&text, "server=/n%d.example.com/114.114.114.114\n", i)
+	}
+	allocs := testing.AllocsPerRun(3, func() {
+		n := 0
+		for l, err := range list.Names(strings.NewReader(text.String())) {
+			if err != nil || l.Kind != list.Suffix {
+				t.Fatal(l, err)
+			}
+			n++
+		}
+		if n != 10_000 {
+			t.Fatalf("%d names", n)
+		}
+	})
+	if allocs > 100 {
+		t.Errorf("%.0f allocations for 10,000 lines", allocs)
+	}
+}
+
+// Names stay as they were when later ones are read.
+func TestNamesOfOneListDoNotTouchEachOther(t *testing.T) {
+	var text strings.Builder
+	for i := range 5_000 {
+		fmt.Fprintf(&text, "name-%d.example.com\n", i)
+	}
+	var all []string
+	for l := range list.Names(strings.NewReader(text.String())) {
+		all = append(all, string(l.Name))
+	}
+	for i, name := range all {
+		if want := fmt.Sprintf("name-%d.example.com.", i); name != want {
+			t.Fatalf("%q, want %q", name, want)
 		}
 	}
 }
