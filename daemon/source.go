@@ -36,7 +36,11 @@ func (e *engine) query(ctx context.Context, name, qtype, from string) (api.Decis
 	if err != nil {
 		return api.Decision{}, err
 	}
+	sealed := e.resolver.Sealed(q)
 	d := story(e.resolver.Resolve(ctx, q), q, e.shown.Load().detours())
+	if sealed {
+		d.Cached = "sealed"
+	}
 	for i := range d.Answers {
 		e.askKernel(ctx, &d.Answers[i], false)
 	}

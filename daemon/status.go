@@ -210,13 +210,13 @@ func classified(v *view) []string {
 }
 
 func (e *engine) counters() []api.Counter {
-	c := e.resolver.Counters()
+	c, sealed := e.resolver.Counters(), e.server.Stats().Sealed
 	var all []api.Counter
 	for _, x := range []struct {
 		group, name string
 		value       uint64
 	}{
-		{"queries", "queries", c.Queries}, {"queries", "answered from the cache", c.Hits}, {"queries", "answered locally", c.Local},
+		{"queries", "queries", c.Queries + sealed}, {"queries", "answered by the fast lane", sealed}, {"queries", "answered from the cache", c.Hits}, {"queries", "answered locally", c.Local},
 		{"queries", "failed", c.Failed}, {"queries", "over a limit", c.Overloaded}, {"queries", "shared with an equal question", c.Shared},
 		{"queries", "without a packet left for another try", c.Capped},
 		{"auto", "names judged by auto", c.Auto.Judged}, {"auto", "judgements contradicted", c.Auto.Contradicted},

@@ -39,6 +39,11 @@ func (r *Resolver) seal(t *task) {
 	}
 }
 
+// Sealed reports whether the fast lane answers q now.
+func (r *Resolver) Sealed(q *Query) bool {
+	return r.sealed.Holds(q.Question, q.View, q.Flags.DO, q.Flags.CD)
+}
+
 // sealable reports whether the same question would get the same answer again:
 // everything went as it should, and every address is marked or needs no mark.
 func (t *task) sealable() bool {

@@ -117,7 +117,7 @@ func TestQueryExplains(t *testing.T) {
 			"asked foreign", "via wg0", "93.184.216.34 abroad no list matches via wg0", `rule addresses[2] "*" smartdns.toml:`,
 			"marked wg0_4 for 1h kernel acknowledged", "kernel in wg0_4,", "left → " + wg0, "peer", "handshake", "ago",
 		}},
-		{"www.example.com", 0, []string{"NOERROR", "cached", "learned", "ago", "cached the foreign side's answer", "kernel acknowledged", wg0}},
+		{"www.example.com", 0, []string{"NOERROR", "sealed", "learned", "ago", "cached the foreign side's answer", "kernel acknowledged", wg0}},
 		{"www.example.com AAAA --from 192.168.8.20", 0, []string{"www.example.com AAAA", "client 192.168.8.20", "2606:2800:220:1:248:1893:25c8:1946", "wg0_6"}},
 		{"www.example.com HTTPS", 0, []string{
 			"https 1 . alpn=h3,h2 ipv4hint=93.184.217.34 ipv6hint=2606:2800:220:1::17:34 ttl",

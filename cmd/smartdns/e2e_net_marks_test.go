@@ -133,6 +133,33 @@ func TestCachedAnswerAfterAFlushIsMarkedAgain(t *testing.T) {
 	w.noLeaks()
 }
 
+// The fast lane answers 500 names; after a flush of their set, the same answers
+// bring every address back before they leave.
+func TestSealedAnswersAfterAFlushAreMarkedAgain(t *testing.T) {
+	w := marksWorld(t, func(c string) string { return c + "\n[routing]\ntable = \"shared\"\n" })
+	names := lab.Numbered("foreign", 500)
+	ask := func() lab.Count {
+		return w.Client.Burst(w.context(60*time.Second), lab.Burst{Question: lab.Question{Server: gatewayDNS}, Names: names, Port: 443, Parallel: 1})
+	}
+	ask()
+	before := w.counter("answered by the fast lane")
+	if n := ask(); n.Tunnel != len(names) {
+		t.Errorf("sealed: %+v, want %d connections through the tunnel", n, len(names))
+	}
+	if n := w.counter("answered by the fast lane") - before; n < uint64(len(names)) {
+		t.Fatalf("the fast lane gave %d answers, want %d", n, len(names))
+	}
+	asked := len(w.DNS.Asked(names[0]))
+	w.flushSet("wg0_4")
+	if n := ask(); n.Tunnel != len(names) {
+		t.Errorf("after a flush: %+v, want %d connections through the tunnel", n, len(names))
+	}
+	if n := len(w.DNS.Asked(names[0])) - asked; n != 0 {
+		t.Errorf("the name was asked %d times again: its answer was not a cached one", n)
+	}
+	w.noLeaks()
+}
+
 // A domestic name with a foreign address does not pull it out of the tunnel: as
 // an address, behind a CNAME, or as a hint of HTTPS (N-07). Neither where the
 // foreign side confirms the address nor where the domestic side's word is final.

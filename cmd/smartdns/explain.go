@@ -314,6 +314,8 @@ func cached(s string) string {
 		return "not cached"
 	case "failure":
 		return "failed before"
+	case "sealed":
+		return "sealed"
 	}
 	return "cached"
 }

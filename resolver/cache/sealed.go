@@ -31,8 +31,10 @@ type Sealed struct {
 	shard [sealedShards]sealedShard
 }
 
-// sealedShards keeps workers from waiting for one another.
-const sealedShards = 16
+const (
+	sealedShards = 16      // so that workers do not wait for one another
+	minSealed    = 1 << 20 // octets
+)
 
 // MaxSealed is the size of the largest answer that is sealed: a larger one
 // would be cut for every client of the fast lane.
@@ -43,9 +45,7 @@ const MaxSealed = wire.MaxUDP
 // come. What was sealed before gen advanced is not given.
 func NewSealed(capacity int, gen *Generation) *Sealed {
 	s := &Sealed{gen: gen, seed: maphash.MakeSeed(), start: time.Now()}
-	for i := range s.shard {
-		s.shard[i].limit = max(capacity/sealedShards, 1<<20/sealedShards)
-	}
+	s.Resize(capacity)
 	return s
 }
 
@@ -69,7 +69,8 @@ func (s *Sealed) Put(a Seal) bool {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	now := s.Now()
-	return sh.put(tag, key, a, now)
+	sh.put(tag, key, a, now)
+	return true
 }
 
 // Answer appends the answer to q, as it is at now, to dst: with q's ID, its
@@ -89,8 +90,8 @@ func (s *Sealed) Answer(dst []byte, q wire.Query, view View, now time.Duration) 
 	sh, tag := s.at(key)
 	start := len(dst)
 	sh.mu.Lock()
-	e, ok := sh.find(tag, key)
-	if !ok || e.until() <= now || e.generation() != s.gen.Now() {
+	e, slot := sh.find(tag, key)
+	if slot < 0 || !s.valid(e, now) {
 		sh.mu.Unlock()
 		return dst, false
 	}
@@ -107,6 +108,34 @@ func (s *Sealed) Answer(dst []byte, q wire.Query, view View, now time.Duration) 
 	}
 	wire.PatchReply(reply, q)
 	return dst, true
+}
+
+// Holds reports whether there is an answer that Answer would give now.
+func (s *Sealed) Holds(question []byte, view View, do, cd bool) bool {
+	key := sealedKey{question: wire.Key(nil, question), view: view, flags: flagsOf(do, cd)}
+	sh, tag := s.at(key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	e, slot := sh.find(tag, key)
+	return slot >= 0 && s.valid(e, s.Now())
+}
+
+// valid reports whether an entry may be given at now.
+func (s *Sealed) valid(e sealedEntry, now time.Duration) bool {
+	return e.until() > now && e.generation() == s.gen.Now()
+}
+
+// Resize makes capacity the cap. What is over it goes.
+func (s *Sealed) Resize(capacity int) {
+	for i := range s.shard {
+		sh := &s.shard[i]
+		sh.mu.Lock()
+		if sh.limit = max(capacity, minSealed) / sealedShards; sh.bytes() > sh.limit {
+			sh.evicted += uint64(sh.index.used)
+			sh.reset() // Resolve fills it again
+		}
+		sh.mu.Unlock()
+	}
 }
 
 // Flush forgets everything, also what is about to be sealed, and gives the
@@ -135,7 +164,7 @@ func (s *Sealed) Stats() SealedStats {
 	for i := range s.shard {
 		sh := &s.shard[i]
 		sh.mu.Lock()
-		sum.Entries += sh.used
+		sum.Entries += sh.index.used
 		sum.Bytes += sh.bytes()
 		sum.Capacity += sh.limit
 		sum.Evicted += sh.evicted
@@ -164,9 +193,9 @@ func flagsOf(do, cd bool) (flags byte) {
 	return flags
 }
 
-// at returns the shard of a key, and its tag there, which is never 0.
+// at returns the shard of a key, and its tag there.
 func (s *Sealed) at(key sealedKey) (*sealedShard, uint32) {
 	// The few views and flags that one question has share its hash.
 	h := maphash.Bytes(s.seed, key.question)
-	return &s.shard[h%sealedShards], uint32(h>>32) | 1
+	return &s.shard[h%sealedShards], tagOf(h)
 }

@@ -10,181 +10,97 @@ import (
 )
 
 // sealedShard is a part of a Sealed with a lock of its own: a log of entries in
-// chunks, and an index with open addressing over it.
+// chunks, and an index of it.
 type sealedShard struct {
 	mu      sync.Mutex // guards the rest
 	limit   int        // bytes
-	slots   []sealedSlot
-	used    int // slots that are not empty
+	index   index
 	chunks  [][]byte
-	current int // the chunk that is appended to; those behind it are the oldest
+	current int // the chunk that is appended to; the next one is the oldest
 	evicted uint64
 	_       [64]byte // the next shard's lock is another worker's
 }
 
-// sealedSlot is an entry's tag, and where it lies; the zero slot is empty.
-type sealedSlot struct {
-	tag   uint32
-	place uint32 // chunk and offset
+// sealedChunk is small, so that a small table evicts little at a time.
+const sealedChunk = chunkSize / 2
+
+func (sh *sealedShard) bytes() int { return len(sh.chunks)*(sealedChunk+chunkHead) + sh.index.bytes() }
+
+func (sh *sealedShard) reset() { sh.index, sh.chunks, sh.current = index{}, nil, 0 }
+
+func (sh *sealedShard) at(p place) sealedEntry {
+	return readSealed(sh.chunks[p.chunk()][p.offset():])
 }
 
-const (
-	sealedChunk = 16 << 10
-	slotSize    = 8
-	firstSlots  = 64
-	offsetBits  = 14 // of a place
-)
-
-func placeOf(chunk, offset int) uint32      { return uint32(chunk)<<offsetBits | uint32(offset) }
-func (s sealedSlot) chunk() int             { return int(s.place >> offsetBits) }
-func (s sealedSlot) offset() int            { return int(s.place & (1<<offsetBits - 1)) }
-func (sh *sealedShard) home(tag uint32) int { return int(tag>>1) & (len(sh.slots) - 1) }
-func (sh *sealedShard) next(i int) int      { return (i + 1) & (len(sh.slots) - 1) }
-
-func (sh *sealedShard) bytes() int {
-	return len(sh.chunks)*sealedChunk + len(sh.slots)*slotSize
-}
-
-func (sh *sealedShard) reset() {
-	sh.slots, sh.used, sh.chunks, sh.current = nil, 0, nil, 0
-}
-
-func (sh *sealedShard) at(s sealedSlot) sealedEntry {
-	return readSealed(sh.chunks[s.chunk()][s.offset():])
-}
-
-// slot returns the index of the slot of key, or, when there is none, of the
-// empty slot that ends the search. There must be an empty slot.
-func (sh *sealedShard) slot(tag uint32, key sealedKey) (i int, ok bool) {
-	for i = sh.home(tag); sh.slots[i].tag != 0; i = sh.next(i) {
-		if sh.slots[i].tag == tag && sh.at(sh.slots[i]).is(key) {
-			return i, true
-		}
-	}
-	return i, false
-}
-
-func (sh *sealedShard) find(tag uint32, key sealedKey) (sealedEntry, bool) {
-	if len(sh.slots) == 0 {
-		return nil, false
-	}
-	i, ok := sh.slot(tag, key)
-	if !ok {
-		return nil, false
-	}
-	return sh.at(sh.slots[i]), true
+// find returns the entry of key and the slot that points to it.
+func (sh *sealedShard) find(tag uint32, key sealedKey) (e sealedEntry, slot int) {
+	slot = sh.index.find(tag, func(p place) bool {
+		e = sh.at(p)
+		return e.is(key)
+	})
+	return e, slot
 }
 
 // put appends an entry to the log, and points its slot there.
-func (sh *sealedShard) put(tag uint32, key sealedKey, a Seal, now time.Duration) bool {
+func (sh *sealedShard) put(tag uint32, key sealedKey, a Seal, now time.Duration) {
 	var room [maxSealedEntry]byte
 	e := appendSealed(room[:0], tag, key, a, now)
-	if len(e) > maxSealedEntry {
-		return false
-	}
 	sh.makeRoom(len(e), now)
 	c := sh.chunks[sh.current]
-	place := placeOf(sh.current, len(c))
+	here := newPlace(uint32(sh.current), len(c))
 	sh.chunks[sh.current] = append(c, e...)
-	i, ok := sh.slot(tag, key)
-	if !ok {
-		sh.used++
+	if _, slot := sh.find(tag, key); slot >= 0 {
+		sh.index.slots[slot] = newSlot(tag, here)
+		return
 	}
-	sh.slots[i] = sealedSlot{tag, place}
-	return true
+	sh.index.add(tag, here)
 }
 
-// makeRoom makes the current chunk one with room for size octets, and leaves an
-// empty slot in four. Where the cap does not allow more memory, the oldest
-// chunk makes way.
+// makeRoom makes the current chunk one with room for size octets, and the index
+// one with room for another entry. Where the cap does not allow more memory,
+// the oldest chunk makes way.
 func (sh *sealedShard) makeRoom(size int, now time.Duration) {
-	for len(sh.chunks) == 0 || len(sh.chunks[sh.current])+size > sealedChunk {
-		if len(sh.chunks) == 0 || sh.bytes()+sealedChunk <= sh.limit {
-			sh.chunks = append(sh.chunks, make([]byte, 0, sealedChunk))
-			sh.current = len(sh.chunks) - 1
-			continue
-		}
-		sh.current = (sh.current + 1) % len(sh.chunks)
-		sh.reclaim(now)
+	for sh.index.full() && len(sh.chunks) > 0 && sh.bytes()-sh.index.bytes()+sh.index.grown() > sh.limit {
+		sh.evict(now)
 	}
-	for sh.used >= len(sh.slots)/4*3 {
-		if len(sh.slots) == 0 || sh.bytes()+len(sh.slots)*slotSize <= sh.limit {
-			sh.grow()
+	for len(sh.chunks) == 0 || len(sh.chunks[sh.current])+size > sealedChunk {
+		if len(sh.chunks) > 0 && sh.bytes()+sealedChunk+chunkHead > sh.limit {
+			sh.evict(now)
 			continue
 		}
-		sh.current = (sh.current + 1) % len(sh.chunks)
-		sh.reclaim(now)
+		sh.chunks = append(sh.chunks, make([]byte, 0, sealedChunk))
+		sh.current = len(sh.chunks) - 1
 	}
 }
 
-// reclaim makes room in the current chunk. What was asked for since it was
-// written, or since the last time, stays (the CLOCK rule), up to half of the
-// chunk, if it still holds.
-func (sh *sealedShard) reclaim(now time.Duration) {
+// evict makes room in the oldest chunk, which becomes the current one. What was
+// asked for since it was written, or since the last time, stays (the CLOCK
+// rule), up to half of the chunk, if it still holds.
+func (sh *sealedShard) evict(now time.Duration) {
+	sh.current = (sh.current + 1) % len(sh.chunks)
 	c := sh.chunks[sh.current]
 	kept := 0
 	for off := 0; off < len(c); {
 		e := readSealed(c[off:])
-		size := len(e)
-		here := placeOf(sh.current, off)
+		size, here := len(e), newPlace(uint32(sh.current), off)
 		off += size
-		i, ok := sh.slotOf(e.tag(), here)
-		if !ok {
+		slot := sh.index.find(e.tag(), func(p place) bool { return p == here })
+		if slot < 0 {
 			continue // replaced since
 		}
 		live := e.until() > now
 		if live && e.hot() && kept+size <= sealedChunk/2 {
 			e.cool()
-			sh.slots[i].place = placeOf(sh.current, kept)
+			sh.index.slots[slot] = newSlot(e.tag(), newPlace(uint32(sh.current), kept))
 			kept += copy(c[kept:], e)
 			continue
 		}
-		sh.remove(i)
+		sh.index.remove(slot)
 		if live {
 			sh.evicted++
 		}
 	}
 	sh.chunks[sh.current] = c[:kept]
-}
-
-// slotOf returns the slot that points to a place.
-func (sh *sealedShard) slotOf(tag, place uint32) (i int, ok bool) {
-	for i = sh.home(tag); sh.slots[i].tag != 0; i = sh.next(i) {
-		if sh.slots[i] == (sealedSlot{tag, place}) {
-			return i, true
-		}
-	}
-	return i, false
-}
-
-// remove empties slot i, and moves back what stands behind it because it was
-// taken.
-func (sh *sealedShard) remove(i int) {
-	sh.used--
-	for j := sh.next(i); sh.slots[j].tag != 0; j = sh.next(j) {
-		home := sh.home(sh.slots[j].tag)
-		if (j-home)&(len(sh.slots)-1) >= (j-i)&(len(sh.slots)-1) {
-			sh.slots[i] = sh.slots[j]
-			i = j
-		}
-	}
-	sh.slots[i] = sealedSlot{}
-}
-
-// grow doubles the index.
-func (sh *sealedShard) grow() {
-	old := sh.slots
-	sh.slots = make([]sealedSlot, max(firstSlots, 2*len(old)))
-	for _, s := range old {
-		if s.tag == 0 {
-			continue
-		}
-		i := sh.home(s.tag)
-		for sh.slots[i].tag != 0 {
-			i = sh.next(i)
-		}
-		sh.slots[i] = s
-	}
 }
 
 // sealedEntry is an entry as it lies in a chunk:

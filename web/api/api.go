@@ -127,7 +127,7 @@ type Decision struct {
 	RCode   string    `json:"rcode"`
 	EDE     []EDE     `json:"ede,omitempty"`
 	Took    Seconds   `json:"took"`
-	Cached  string    `json:"cached"`            // "", "fresh", "negative", "failure"
+	Cached  string    `json:"cached"`            // "", "fresh", "negative", "failure"; "sealed": clients get it from the fast lane
 	Steps   []Step    `json:"steps"`             // the asked name, and each CNAME target that was resolved by its own rule
 	Records []Record  `json:"records,omitempty"` // of the answer, without those that are an address and nothing else
 	Answers []Address `json:"answers,omitempty"` // its addresses, and those taken out of it
