@@ -42,7 +42,10 @@ type Config struct {
 
 // Listen says where we serve, and whom.
 type Listen struct {
-	DNS      []netip.AddrPort
+	DNS      []netip.AddrPort // over UDP and TCP
+	DoT, DoH []netip.AddrPort // over TLS and HTTPS
+	Cert     string           // paths of what these show, in PEM; "" for a certificate of our own
+	Key      string
 	LAN      []string       // interfaces whose clients we serve and route
 	Clients  []netip.Prefix // who else may ask
 	Redirect bool           // LAN clients' port 53 comes to us

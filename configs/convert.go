@@ -24,7 +24,7 @@ func convert(p *problems, raw *rawConfig) *Config {
 		Marks:   c.marks(raw.Marks),
 		Routing: c.routing(raw.Routing),
 	}
-	cfg.Sides = c.sides(raw.Side, cfg.Listen.DNS)
+	cfg.Sides = c.sides(raw.Side, slices.Concat(cfg.Listen.DNS, cfg.Listen.DoT, cfg.Listen.DoH))
 	cfg.Decide = c.decide(raw.Decide)
 	return cfg
 }

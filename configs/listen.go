@@ -2,20 +2,31 @@ package configs
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 )
 
-const portDNS = 53
+// The ports of an address that is written without one.
+const (
+	portDNS   = 53
+	portTLS   = 853
+	portHTTPS = 443
+)
 
 func (c converter) listen(raw rawListen) Listen {
-	return Listen{
+	l := Listen{
 		DNS:      c.listenDNS(raw.DNS),
 		LAN:      c.lan(raw.LAN),
 		Clients:  c.clients(raw.Clients),
 		Redirect: raw.Redirect.or(true),
 		System:   raw.System.or(false),
 	}
+	l.DoT = c.listenAt(raw.DoT, portTLS, l.DNS)
+	l.DoH = c.listenAt(raw.DoH, portHTTPS, slices.Concat(l.DNS, l.DoT))
+	l.Cert, l.Key = c.certificate(raw)
+	return l
 }
 
 func (c converter) listenDNS(raw rawStrings) []netip.AddrPort {
@@ -25,21 +36,34 @@ func (c converter) listenDNS(raw rawStrings) []netip.AddrPort {
 			netip.AddrPortFrom(netip.IPv6Loopback(), portDNS),
 		}
 	}
+	all := c.listenAt(raw, portDNS, nil)
+	if len(raw.items) == 0 && !raw.bad {
+		c.addf(raw.place, `no address: write at least one, e.g. ["127.0.0.1:53"]`)
+	}
+	return all
+}
+
+// listenAt reads where to listen; taken is where others do.
+func (c converter) listenAt(raw rawStrings, port uint16, taken []netip.AddrPort) []netip.AddrPort {
 	var all []netip.AddrPort
 	for _, item := range raw.items {
-		addr, err := parseAddrPort(item.value, portDNS)
+		addr, err := parseAddrPort(item.value, port)
 		if errors.Is(err, errNotAddress) {
-			err = errors.New("not an address such as 127.0.0.1:53, or 0.0.0.0:53 and [::]:53 for all addresses")
+			err = fmt.Errorf("not an address such as 127.0.0.1:%[1]d, or 0.0.0.0:%[1]d and [::]:%[1]d for all addresses", port)
 		}
 		if err != nil {
 			c.valuef(item, err)
 			continue
 		}
-		if i := slices.IndexFunc(all, func(a netip.AddrPort) bool { return a == addr || covers(a, addr) || covers(addr, a) }); i >= 0 {
-			if all[i] == addr {
+		seen := slices.Concat(taken, all)
+		if i := slices.IndexFunc(seen, func(a netip.AddrPort) bool { return a == addr || covers(a, addr) || covers(addr, a) }); i >= 0 {
+			switch {
+			case i < len(taken) && seen[i] == addr:
+				c.addf(item.place, "%s is another listener's: give it a port of its own", addr)
+			case seen[i] == addr:
 				c.addf(item.place, "%s stands there twice", addr)
-			} else {
-				c.addf(item.place, "%s and %s cannot both be listened on: one covers the other", all[i], addr)
+			default:
+				c.addf(item.place, "%s and %s cannot both be listened on: one covers the other", seen[i], addr)
 			}
 			continue
 		}
@@ -49,10 +73,23 @@ func (c converter) listenDNS(raw rawStrings) []netip.AddrPort {
 		}
 		all = append(all, addr)
 	}
-	if len(raw.items) == 0 && !raw.bad {
-		c.addf(raw.place, `no address: write at least one, e.g. ["127.0.0.1:53"]`)
-	}
 	return all
+}
+
+// certificate reads the files of the TLS listeners: both, or none.
+func (c converter) certificate(raw rawListen) (cert, key string) {
+	for _, r := range []struct{ has, lacks rawString }{{raw.Cert, raw.Key}, {raw.Key, raw.Cert}} {
+		switch {
+		case !r.has.given() || r.has.value == "":
+		case len(raw.DoT.items)+len(raw.DoH.items) == 0:
+			c.addf(r.has.place, "nothing listens that would show it: add dot or doh")
+		case r.lacks.missing() || r.lacks.value == "" && !r.lacks.bad:
+			c.addf(r.has.place, "cert and key come together: write both, or none for a certificate of our own")
+		case !filepath.IsAbs(r.has.value):
+			c.addf(r.has.place, "%s is not an absolute path", quote(r.has.value))
+		}
+	}
+	return raw.Cert.value, raw.Key.value
 }
 
 // covers reports whether wide is the wildcard of specific's family, with its

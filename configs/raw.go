@@ -17,6 +17,10 @@ type rawConfig struct {
 
 type rawListen struct {
 	DNS      rawStrings `toml:"dns"`
+	DoT      rawStrings `toml:"dot"`
+	DoH      rawStrings `toml:"doh"`
+	Cert     rawString  `toml:"cert"`
+	Key      rawString  `toml:"key"`
 	LAN      rawStrings `toml:"lan"`
 	Clients  rawStrings `toml:"clients"`
 	Redirect rawBool    `toml:"redirect"`

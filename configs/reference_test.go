@@ -67,7 +67,7 @@ func TestReferenceFitsAScreen(t *testing.T) {
 		if n := len([]rune(strings.TrimSuffix(line, "\n"))); n > width {
 			t.Errorf("line %d has %d columns", number, n)
 		}
-		if strings.HasPrefix(line, "[") {
+		if strings.HasPrefix(strings.TrimPrefix(line, "#"), "[") {
 			start = number
 		}
 		if number-start == height {

@@ -101,7 +101,7 @@ func (c converter) server(item table[rawServer], own []netip.AddrPort, before []
 	server.Addresses = c.addresses(item.body.Addresses, server)
 	server.Pins = c.pins(item.body.Pin, server)
 	if slices.ContainsFunc(server.Known(), func(a netip.AddrPort) bool { return isOwn(a, own) }) {
-		c.addf(raw.place, "%s is an address of [listen] dns: it would ask itself", quote(raw.value))
+		c.addf(raw.place, "%s is an address of [listen]: it would ask itself", quote(raw.value))
 		return Server{}, false
 	}
 	if slices.ContainsFunc(before, server.same) {

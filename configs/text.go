@@ -21,6 +21,10 @@ func (c *Config) Text() string {
 	}
 	w.table("listen",
 		row{"dns", tomlStrings(texts(c.Listen.DNS))},
+		row{"dot", tomlStrings(texts(c.Listen.DoT))},
+		row{"doh", tomlStrings(texts(c.Listen.DoH))},
+		row{"cert", tomlString(c.Listen.Cert)},
+		row{"key", tomlString(c.Listen.Key)},
 		row{"lan", tomlStrings(c.Listen.LAN)},
 		row{"clients", tomlStrings(texts(c.Listen.Clients))},
 		row{"redirect", strconv.FormatBool(c.Listen.Redirect)},

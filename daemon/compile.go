@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -23,11 +24,14 @@ type Parts struct {
 	Tunnels   []Tunnel // in the order of the file
 	Geo       *geo.Table
 	Names     *policy.Names
+	Pins      pins
 	Addresses *policy.Addresses
 	Forged    *addrSet // answers that only injectors give
 	Bogus     *addrSet // answers that mean NXDOMAIN
 	Sets      Sets
 	Lists     []api.List // those in use
+
+	Certificate *tls.Certificate // of [listen] cert and key; nil without
 }
 
 // Tunnel is a [tunnel.X] table and the wg-quick file that it names.
@@ -68,7 +72,7 @@ func Compile(c *configs.Config) (*Parts, error) {
 			home = slices.Concat(p.Geo.Home())
 		}
 	})
-	p.Names, err = compileNames(c, l)
+	p.Names, p.Pins, err = compileNames(c, l)
 	collect(err)
 	beside.Wait()
 	collect(geoErr)
@@ -79,6 +83,8 @@ func Compile(c *configs.Config) (*Parts, error) {
 	collect(err)
 	p.Forged, err = compileForged()
 	collect(err)
+	p.Certificate, err = loadCertificate(c)
+	collect(err)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
@@ -86,7 +92,7 @@ func Compile(c *configs.Config) (*Parts, error) {
 	return p, nil
 }
 
-func compileNames(c *configs.Config, l *lists) (*policy.Names, error) {
+func compileNames(c *configs.Config, l *lists) (*policy.Names, pins, error) {
 	var rules []policy.NameRule
 	var failed error
 	for _, r := range c.Decide.Names {
@@ -118,8 +124,9 @@ func compileNames(c *configs.Config, l *lists) (*policy.Names, error) {
 		}
 		rules = append(rules, rule)
 	}
+	rules, pinned := watching(rules)
 	names, err := policy.NewNames(rules)
-	return names, errors.Join(failed, err)
+	return names, pinned(), errors.Join(failed, err)
 }
 
 // compileAddresses makes the two readings of [decide].addresses that must

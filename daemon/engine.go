@@ -70,6 +70,7 @@ type querySide struct {
 	outlets  outlets
 	verdicts *verdictStore
 	servers  foundServers
+	identity *identity
 }
 
 // view is what the API shows of the loop's state: a value nobody changes.
@@ -146,6 +147,8 @@ func (e *engine) converge(ctx context.Context) {
 	l := e.live()
 	e.publishLive(l)
 	e.note(ctx, "listen", e.listen(l))
+	e.note(ctx, "dot and doh", e.listenSecure(l))
+	e.note(ctx, "certificate", e.identity.problem())
 	l.listen = e.server.Addrs()
 	if e.routed() {
 		e.note(ctx, "nft", e.setTable(ctx, l))

@@ -7,8 +7,6 @@ import (
 	"maps"
 	"slices"
 
-	"smartdns/configs"
-	"smartdns/geo"
 	"smartdns/resolver"
 	"smartdns/routing"
 )
@@ -34,7 +32,7 @@ func (e *engine) reload(ctx context.Context, parts *Parts) error {
 		e.adopt(ctx, before)
 		return fmt.Errorf("reloading: %w", err)
 	}
-	e.dropDirectMarks(ctx, before.parts)
+	e.dropTurnedMarks(ctx, before.parts)
 	e.sealed.Generation().Advance() // an answer may have been sealed by marks that are gone now
 	return nil
 }
@@ -92,39 +90,6 @@ func (e *engine) newFailure(known map[string]failure) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// dropDirectMarks takes from the direct sets what neither the new verdicts nor a
-// rule of the file put there: an address that is no longer at home, or whose
-// name is no longer pinned. An answer that still pins it brings it back.
-func (e *engine) dropDirectMarks(ctx context.Context, before *Parts) {
-	if e.table == nil || slices.Equal(pins(before.Config), pins(e.parts.Config)) && slices.Equal(before.Sets.Home, e.parts.Sets.Home) {
-		return
-	}
-	all, err := e.table.Marks(ctx)
-	if err != nil {
-		e.log.Warn("reading the marks after a reload", "err", err)
-		return
-	}
-	for _, m := range all {
-		if m.Path != routing.Direct || e.parts.Geo.Lookup(m.Addr).Region == geo.Home {
-			continue
-		}
-		if _, err := e.table.Marker().Forget(ctx, m.Addr, routing.Direct); err != nil {
-			e.log.Warn("dropping a mark after a reload", "addr", m.Addr.String(), "err", err)
-		}
-	}
-}
-
-// pins returns the lines that pin names to the direct path.
-func pins(c *configs.Config) []string {
-	var all []string
-	for _, r := range c.Decide.Names {
-		if r.Via == routing.Direct {
-			all = append(all, r.Text)
-		}
-	}
-	return all
 }
 
 func contains(all []routing.Path, p routing.Path) bool { return slices.Contains(all, p) }

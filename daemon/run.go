@@ -120,6 +120,7 @@ func newEngine(o Options, parts *Parts) (*engine, error) {
 	e.geo = geo.NewHandle(parts.Geo)
 	e.endpoints = endpoints
 	e.verdicts = openVerdicts(o.Dirs.State, o.Log)
+	e.identity = newIdentity(o)
 	e.hostDNS = hostResolver{opts: o, wake: e.poke}
 	return e, nil
 }
@@ -289,6 +290,9 @@ func (e *engine) bringUp(ctx context.Context, have routing.State, l live) error 
 	e.publishLive(l)
 	e.show(l)
 	if err := e.listen(l); err != nil && (len(e.server.Addrs()) == 0 || !tolerable(err)) {
+		return err
+	}
+	if err := e.listenSecure(l); err != nil && !tolerable(err) {
 		return err
 	}
 	e.converge(ctx)

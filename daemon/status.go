@@ -150,6 +150,8 @@ func (e *engine) listenStatus(v *view) api.Listen {
 			port53 = append(port53, a.Addr())
 		}
 	}
+	secure := e.server.SecureAddrs()
+	l.DoT, l.DoH, l.TLS, l.HTTPS, l.Certificate = secure.TLS, secure.HTTPS, st.TLS, st.HTTPS, e.identity.status()
 	l.HostAsks = hostdns.Asks(resolvConf, port53...)
 	return l
 }

@@ -64,7 +64,10 @@ func whole(q *resolver.Query) *resolver.Query {
 }
 
 func where(list string, r resolver.Rule) string {
-	if r.Index < 0 {
+	switch {
+	case r.Index == resolver.RecordIndex:
+		return "[records]"
+	case r.Index < 0:
 		return "no line of the file"
 	}
 	return fmt.Sprintf("%s[%d]", list, r.Index)

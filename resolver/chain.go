@@ -32,12 +32,15 @@ func (p *Policy) crossing(m message, name dnsname.FQDN, qtype uint16) (records i
 }
 
 // barred reports whether the chain of m leads to a name that a rule of its own
-// answers locally (a block above all), and how many of its records stand before
+// answers locally (a block above all), or that has records of the user's, and how many of its records stand before
 // that. A rule for every name bars no chain.
 func (p *Policy) barred(m message, qtype uint16) (records int, cut bool) {
 	for i, r := range m.answer {
 		if r.typ != wire.TypeCNAME || qtype == wire.TypeCNAME {
 			continue
+		}
+		if _, _, ok := p.Local.Records.Match(r.target()); ok {
+			return behind(m.answer, i), true
 		}
 		if rule, ok := p.Names.Match(r.target()); ok && rule.Action == policy.Local && rule.By.Kind != policy.All {
 			return behind(m.answer, i), true
@@ -63,7 +66,7 @@ func (p *Policy) harmless(m message, name dnsname.FQDN, qtype uint16) bool {
 		optional := qtype == wire.TypeAAAA || isService(qtype)
 		return optional && m.rcode == wire.NoError && !m.data(qtype)
 	}
-	private := p.privateOK(name)
+	private := p.Sides[Domestic].Private || p.privateOK(name)
 	for _, f := range addrs {
 		region := p.Geo.Classify(f.addr).Region
 		if kind, _ := geo.Special(f.addr); region != geo.Home && !(private && kind != geo.NotSpecial) {

@@ -78,17 +78,21 @@ func (t *task) pins(a netip.Addr, v geo.Verdict) bool {
 // refused returns why an address may not be answered, "" when it may.
 func (r *Resolver) refused(t *task, f found, a Address, kept int) string {
 	kind, prefix := geo.Special(f.addr)
-	ours := t.allLocal() || t.pol.privateOK(t.q.Name)
+	ours := t.ours() || t.pol.privateOK(t.q.Name)
 	switch {
 	case a.Dropped != "":
 		return a.Dropped
+	case t.shape.refuses(f) != "":
+		return t.shape.refuses(f)
+	case f.from == "AAAA" && t.pol.Local.DNS64.excludes(f.addr):
+		return "[dns64] exclude has it"
 	case f.addr.Is4In6():
 		r.count.poison.stripped.Add(1)
 		return "a v4 address in v6 clothing"
 	case kind != geo.NotSpecial && !ours:
 		r.count.poison.stripped.Add(1)
 		return fmt.Sprintf("%s in an answer for a public name (%s)", kind, prefix)
-	case kind == geo.NotSpecial && f.addr.Is6() && r.paths.CanV6 != nil && !r.paths.CanV6(a.Path):
+	case kind == geo.NotSpecial && f.addr.Is6() && t.shape.aaaa != policy.AAAAKeep && r.paths.CanV6 != nil && !r.paths.CanV6(a.Path):
 		return fmt.Sprintf("%s carries no IPv6", a.Path)
 	case kept >= maxAddresses:
 		return fmt.Sprintf("more than %d addresses", maxAddresses)
@@ -96,10 +100,11 @@ func (r *Resolver) refused(t *task, f found, a Address, kept int) string {
 	return ""
 }
 
-// allLocal reports whether the whole answer is ours: a public name that leads
-// to a local one is no less an attempt at rebinding than one with its address.
-func (t *task) allLocal() bool {
-	return !slices.ContainsFunc(t.Steps, func(s Step) bool { return s.Local == "" })
+// ours reports whether the whole answer is ours, or a private side's: a public
+// name that leads to a local one is no less an attempt at rebinding than one
+// with its address.
+func (t *task) ours() bool {
+	return !slices.ContainsFunc(t.Steps, func(s Step) bool { return s.Local == "" && !t.pol.Sides[s.Side].Private })
 }
 
 // unmarkable returns why an address gets no mark, "" when it gets one.

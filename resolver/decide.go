@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 
 	"smartdns/resolver/dnsname"
 	"smartdns/resolver/policy"
@@ -26,10 +27,17 @@ func (r *Resolver) decide(ctx context.Context, t *task) outcome {
 		rule = policy.Rule{Index: -1, Text: "no rule matches", Action: policy.AskAuto}
 	}
 	t.rule = rule
+	t.Steps = append(t.Steps, Step{Name: t.name.String(), Rule: ruleOf(rule)})
+	if out, ok := t.recorded(); ok {
+		return out
+	}
 	if t.pin.Via == "" && rule.Via != "" {
 		t.pin = rule
 	}
-	t.Steps = append(t.Steps, Step{Name: t.name.String(), Rule: ruleOf(rule)})
+	t.shape = t.shape.with(rule)
+	if out, ok := t.shaped(); ok {
+		return out
+	}
 	if m, why, ok := special(t.name, t.q.Type, rule); ok {
 		t.step().Local = why
 		return outcome{msg: m}
@@ -61,31 +69,38 @@ func (t *task) local(rule policy.Rule) outcome {
 	t.step().Local = string(rule.Answer.Kind)
 	m := message{authority: []record{localSOA(t.name)}}
 	switch rule.Answer.Kind {
-	case policy.AnswerNXDomain:
+	case policy.AnswerNXDomain, policy.AnswerBlock:
 		m.rcode = wire.NXDomain
-	case policy.AnswerBlock:
-		m.rcode = wire.NXDomain
-		t.explain(edeBlocked, fmt.Sprintf("blocked by %s (%s)", rule.Text, rule.Pos))
 	case policy.AnswerRefused:
 		m = message{rcode: wire.Refused}
-		t.explain(edeProhibited, fmt.Sprintf("refused by %s (%s)", rule.Text, rule.Pos))
 	case policy.AnswerCNAME:
-		m = message{answer: []record{{t.name, wire.TypeCNAME, localTTL, rule.Answer.Target.AppendWire(nil)}}}
+		return outcome{msg: message{answer: []record{{t.name, wire.TypeCNAME, localTTL, rule.Answer.Target.AppendWire(nil)}}}}
+	case policy.AnswerNull:
+		m = t.addresses(netip.IPv4Unspecified(), netip.IPv6Unspecified())
 	case policy.AnswerAddress:
-		for _, a := range rule.Answer.Addrs {
-			typ := wire.TypeAAAA
-			if a.Is4() {
-				typ = wire.TypeA
-			}
-			if typ == t.q.Type {
-				m.answer = append(m.answer, record{t.name, typ, localTTL, a.AsSlice()})
-			}
+		return outcome{msg: t.addresses(rule.Answer.Addrs...)}
+	}
+	t.explain(edeBlocked, fmt.Sprintf("blocked by %s (%s)", rule.Text, rule.Pos))
+	return outcome{msg: m}
+}
+
+// addresses answers with those of addrs that the asked type has, or that there
+// are none.
+func (t *task) addresses(addrs ...netip.Addr) message {
+	var m message
+	for _, a := range addrs {
+		typ := wire.TypeAAAA
+		if a.Is4() {
+			typ = wire.TypeA
 		}
-		if m.answer != nil {
-			m.authority = nil
+		if typ == t.q.Type || t.q.Type == typeANY {
+			m.answer = append(m.answer, record{t.name, typ, localTTL, a.AsSlice()})
 		}
 	}
-	return outcome{msg: m}
+	if m.answer == nil {
+		m.authority = []record{localSOA(t.name)}
+	}
+	return m
 }
 
 // localSOA makes a negative answer of our own one that clients can cache

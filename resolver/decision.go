@@ -57,7 +57,7 @@ type Aged struct {
 
 // Rule names a line of the config file, and what in it matched.
 type Rule struct {
-	Index   int          `json:"index"` // in decide.names or decide.addresses; -1 for none
+	Index   int          `json:"index"` // in decide.names or decide.addresses; -1 for none, RecordIndex for a record
 	Text    string       `json:"text"`
 	Pos     string       `json:"pos"`
 	Via     routing.Path `json:"via,omitempty"`
@@ -65,6 +65,10 @@ type Rule struct {
 	List    string       `json:"list,omitempty"`
 	Line    int          `json:"line,omitempty"`
 }
+
+// RecordIndex is the Index of a Rule that stands for a record of the user's:
+// its Text is the record's name.
+const RecordIndex = -2
 
 // Story is how auto chose a side.
 type Story struct {

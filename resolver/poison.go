@@ -60,7 +60,7 @@ func (l lookup) suspicious(m message, server string, reply []byte) doubt {
 		}
 		return doubt{}
 	}
-	if !l.pol.privateOK(l.name) {
+	if !l.to.Private && !l.pol.privateOK(l.name) {
 		for _, f := range addrs {
 			if kind, _ := geo.Special(f.addr); kind == geo.SpecialBogon {
 				return doubt{why: fmt.Sprintf("%s is nobody's", f.addr)}

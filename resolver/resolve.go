@@ -21,6 +21,7 @@ func (r *Resolver) Resolve(ctx context.Context, q *Query) *Decision {
 	defer r.end(t)
 	r.lookup(ctx, t) // policy: whom to ask, or a local answer; then cache, else upstream
 	r.classify(t)    // geo: each address → verdict → path; what may not be answered goes
+	r.dns64(ctx, t)  // where that leaves no IPv6: the v4 addresses, in v6 clothing for a NAT64
 	r.mark(ctx, t)   // nft: acknowledged by the kernel before we go on
 	r.finish(t)      // rcode, counters
 	r.seal(t)        // cache: the fast lane may say the same for as long as all of this holds
@@ -32,7 +33,7 @@ func (r *Resolver) begin(q *Query) *task {
 	generation := r.sealed.Generation().Now() // before anything is read that advances it
 	t := &task{
 		q: q, sealing: sealing{lasts: forever, generation: generation},
-		pol: r.policy.Load(), name: q.Name, purse: new(upstream.Purse),
+		pol: r.policy.Load(), name: q.Name, spent: spent{purse: new(upstream.Purse)},
 		Decision: &Decision{
 			Time:  time.Now(),
 			Asked: Asked{Name: q.Name.String(), Type: typeName(q.Type), Transport: q.Transport},

@@ -75,6 +75,9 @@ type Side struct {
 	// outside a tunnel.
 	Spoofable bool
 	Subnet    Subnet
+	// Private says that its answers may hold private addresses: the servers are
+	// of a network that has them.
+	Private bool
 }
 
 // Auto says how names in no list are decided.
@@ -95,6 +98,12 @@ type Poison struct {
 	Bogus  AddrSet       // addresses that mean NXDOMAIN
 }
 
+// Local is what we answer out of ourselves, beside the rules.
+type Local struct {
+	Records *policy.Records // come before the rules
+	DNS64   DNS64
+}
+
 // Policy is everything that a reload replaces. It never changes after New or
 // Swap got it.
 type Policy struct {
@@ -105,6 +114,7 @@ type Policy struct {
 	Poison    Poison
 	Keep      Keep
 	Geo       Classifier
+	Local     Local
 	PrivateOK []dnsname.FQDN // names whose answers may be private, and those below
 	// AnswerUnmarked says that an answer is given also when the kernel did not
 	// take its addresses ([marks] on_error = "answer").

@@ -19,19 +19,15 @@ const maxAsks = 12
 // it.
 type task struct {
 	*Decision
-	q      *Query
-	pol    *Policy
-	name   dnsname.FQDN // being decided: the asked name, or the target of a cut CNAME
-	rule   policy.Rule  // that decides name
-	pin    policy.Rule  // the first rule with a path of its own, if any
-	stay   string       // the side that the rest of a chain is asked at; "" as rules say
-	side   string       // whose answer was taken last
-	asks   int
-	links  int
-	seated bool // holds one of the slots
-	purse  *upstream.Purse
-
+	governed
 	sealing
+	spent
+	q     *Query
+	pol   *Policy
+	name  dnsname.FQDN // being decided: the asked name, or the target of a cut CNAME
+	side  string       // whose answer was taken last
+	links int
+
 	doubtful bool // the answer has a part that looked forged, and is used for want of a better one
 }
 
@@ -40,6 +36,21 @@ type sealing struct {
 	lasts      time.Duration // without looking again
 	generation uint64        // of all that the answer depends on
 	personal   bool          // another client may get another answer
+}
+
+// governed is what the rules say of the chain so far.
+type governed struct {
+	rule  policy.Rule // that decides the name
+	pin   policy.Rule // the first rule with a path of its own, if any
+	shape shape       // by the first rules that say one
+	stay  string      // the side that the rest of a chain is asked at; "" as rules say
+}
+
+// spent is what the query has cost others so far.
+type spent struct {
+	asks   int
+	purse  *upstream.Purse
+	seated bool // holds one of the slots
 }
 
 func (t *task) step() *Step { return &t.Steps[len(t.Steps)-1] }

@@ -250,6 +250,11 @@ func TestStatusReads(t *testing.T) {
 			netip.MustParseAddrPort("[::1]:53"), netip.MustParseAddrPort("[fd00:8::1]:53"),
 		},
 		Clients: []netip.Prefix{netip.MustParsePrefix("192.168.8.0/24")}, HostAsks: true, UDP: 4711, TCP: 12, Refused: 3,
+		DoT: []netip.AddrPort{netip.MustParseAddrPort("192.168.8.1:853")}, DoH: []netip.AddrPort{netip.MustParseAddrPort("192.168.8.1:443")}, TLS: 7, HTTPS: 21,
+		Certificate: &api.Certificate{
+			Pin: "MK9cs3mTYLEcAQoPvRrJGQ0HsmFsPHxEMGvPmqpTKyI=", Own: true, File: "/var/lib/smartdns/tls.pem",
+			Names: []string{"router", "192.168.8.1"}, Until: now.Add(397 * 24 * time.Hour),
+		},
 	}
 	fine := api.Status{
 		Fine: true, Summary: "fine: resolving, and routing through wg0", Uptime: 93784, Listen: listen,

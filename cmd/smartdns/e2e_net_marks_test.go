@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -309,4 +311,39 @@ _dns.foreign.test.       SVCB  1 dns.foreign.test. alpn=dot ipv4hint=93.184.91.4
 		t.Errorf("ANY: %v", m)
 	}
 	w.noLeaks()
+}
+
+// A reload drops the marks of names that a list pinned and no longer does, and
+// keeps the others, although the file itself says the same.
+func TestReloadDropsTheMarksOfNamesThatAListLost(t *testing.T) {
+	w := newWorld(t)
+	list := filepath.Join(t.TempDir(), "pinned.txt")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(list, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("n1.foreign.test\nn2.foreign.test\n")
+	w.config = strings.Replace(marksOnly(w.config), "[decide]\nnames = [", "[list.pinned]\nfile = \""+list+"\"\n\n[decide]\nnames = [\n  { match = \"list:pinned\", ask = \"foreign\", via = \"wg0\" },", 1)
+	w.config = strings.Replace(w.config, `match = ["foreign.test", "blocked.test"]`, `match = ["blocked.test"]`, 1)
+	w.start()
+	w.waitUp()
+	one, two := w.resolve("n1.foreign.test", dns.TypeA), w.resolve("n2.foreign.test", dns.TypeA)
+	marked := func(what string, first, second []string) {
+		t.Helper()
+		if a, b := w.marked(one), w.marked(two); !slices.Equal(a, first) || !slices.Equal(b, second) {
+			t.Errorf("%s: the addresses are marked for %v and %v, want %v and %v", what, a, b, first, second)
+		}
+	}
+	tunnel := []string{"wg0"}
+	marked("at first", tunnel, tunnel)
+	write("# the same\nn1.foreign.test\nn2.foreign.test\nn3.foreign.test\n")
+	w.reload(w.config)
+	marked("after a list grew", tunnel, tunnel)
+	write("n2.foreign.test\n")
+	w.reload(w.config)
+	marked("after a list lost a name", nil, nil)
+	w.resolve("n2.foreign.test", dns.TypeA)
+	marked("after an answer", nil, tunnel)
 }

@@ -21,7 +21,7 @@ func (p printer) status(s api.Status, now time.Time) {
 		}
 		p.condition(c)
 	}
-	p.row("listen", join(s.Listen.Addrs), "")
+	p.listen(s.Listen)
 	if len(s.Listen.Clients) > 0 {
 		p.row("clients", join(s.Listen.Clients), "")
 	}
@@ -49,11 +49,33 @@ func (p printer) status(s api.Status, now time.Time) {
 		p.row("classified", strings.Join(s.Classified, ", "), "")
 	}
 	queries := []string{fmt.Sprintf("%d over UDP", s.Listen.UDP), fmt.Sprintf("%d over TCP", s.Listen.TCP)}
+	if s.Listen.Certificate != nil {
+		queries = append(queries, fmt.Sprintf("%d over TLS, %d over HTTPS", s.Listen.TLS, s.Listen.HTTPS))
+	}
 	if s.Listen.Refused > 0 {
 		queries = append(queries, fmt.Sprintf("%d refused", s.Listen.Refused))
 	}
 	p.row("received", strings.Join(queries, ", "), "")
 	p.counters(s.Counters)
+}
+
+// listen prints where queries are taken, and whom TLS clients will find there.
+func (p printer) listen(l api.Listen) {
+	p.row("listen", join(l.Addrs), "UDP, TCP")
+	if len(l.DoT) > 0 {
+		p.row("", join(l.DoT), "TLS")
+	}
+	if len(l.DoH) > 0 {
+		p.row("", join(l.DoH), "HTTPS")
+	}
+	if c := l.Certificate; c != nil {
+		whose := "its own"
+		if !c.Own {
+			whose = c.File
+		}
+		p.row("pin", "sha256/"+c.Pin, whose)
+		p.row("", "for "+strings.Join(c.Names, ", "), "until "+c.Until.Format(time.DateOnly))
+	}
 }
 
 func (p printer) condition(c api.Condition) {

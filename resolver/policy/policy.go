@@ -27,7 +27,8 @@ const (
 	AnswerNXDomain AnswerKind = "nxdomain"
 	AnswerNoData   AnswerKind = "nodata"
 	AnswerRefused  AnswerKind = "refused"
-	AnswerBlock    AnswerKind = "block"   // NXDOMAIN that says it is a block
+	AnswerBlock    AnswerKind = "block"   // NXDOMAIN, for a name that nobody shall reach
+	AnswerNull     AnswerKind = "null"    // 0.0.0.0 and ::, and nothing of other types
 	AnswerAddress  AnswerKind = "address" // Answer.Addrs
 	AnswerCNAME    AnswerKind = "cname"   // Answer.Target, resolved by its own rules
 )
@@ -39,6 +40,34 @@ type Answer struct {
 	Target dnsname.FQDN
 }
 
+// Shape is what a rule does to answers beside the addresses' own paths. The
+// zero Shape follows the state of the paths.
+type Shape struct {
+	AAAA  AAAAShape
+	HTTPS HTTPSShape
+}
+
+// AAAAShape says which IPv6 addresses of a name are answered, in AAAA records
+// and in hints.
+type AAAAShape string
+
+// The shapes of AAAA.
+const (
+	AAAAAuto AAAAShape = ""     // those whose path carries IPv6; DNS64 where there are none
+	AAAADrop AAAAShape = "drop" // none
+	AAAAKeep AAAAShape = "keep" // all that there are, and no others
+)
+
+// HTTPSShape says what of a name's HTTPS and SVCB records is answered.
+type HTTPSShape string
+
+// The shapes of HTTPS.
+const (
+	HTTPSAuto  HTTPSShape = ""      // all, without the hints that an address answer would not have
+	HTTPSStrip HTTPSShape = "strip" // all, without any hint
+	HTTPSDrop  HTTPSShape = "drop"  // nothing
+)
+
 // Rule is a line of decide.names: what to do about the names it matches, and,
 // when Match returned it, why it matched.
 type Rule struct {
@@ -49,6 +78,7 @@ type Rule struct {
 	Side   string       // the side that AskSide asks
 	Answer Answer       // the answer of Local
 	Via    routing.Path // the path of the answered addresses; "" as the address rules say
+	Shape  Shape
 	By     Evidence
 }
 

@@ -113,7 +113,8 @@ func (w *world) step(t *testing.T, lines []line) (used int, err error) {
 }
 
 func isSetting(l line) bool {
-	return slices.Contains([]string{"auto", "mixed", "judge", "list", "names", "forget-names", "private_ok", "forged", "bogus", "never", "home", "v6", "marker", "static", "on_error", "stale", "prefetch", "min_ttl", "max_ttl"}, l.verb)
+	return slices.Contains([]string{"auto", "mixed", "judge", "list", "names", "forget-names", "private_ok", "forged", "bogus", "never", "home", "v6", "marker", "static", "on_error", "stale", "prefetch", "min_ttl", "max_ttl",
+		"private", "record", "hosts", "forget-records", "dns64"}, l.verb)
 }
 
 // counter finds "poison.replaced" among the counters; "" when there is none.

@@ -30,7 +30,9 @@ type world struct {
 	never   map[netip.Addr]string
 	agrees  map[routing.Path]bool
 	judges  bool
-	changed bool // since the last Swap
+	private map[string]bool // sides whose answers may be private
+	records []line          // "record" and "hosts"
+	changed bool            // since the last Swap
 
 	marker   *Marker
 	resolver *resolver.Resolver
@@ -55,7 +57,7 @@ type expected struct {
 
 func newWorld() *world {
 	w := &world{
-		lists: map[string][]policy.Entry{}, marker: &Marker{}, changed: true, judges: true,
+		lists: map[string][]policy.Entry{}, private: map[string]bool{}, marker: &Marker{}, changed: true, judges: true,
 		noV6: map[routing.Path]bool{}, never: map[netip.Addr]string{}, agrees: map[routing.Path]bool{},
 	}
 	w.policy = resolver.Policy{
@@ -92,6 +94,14 @@ func (w *world) start() error {
 		resolver.Domestic: {Exchanger: w.exchanger(resolver.Domestic), Path: routing.Direct, Spoofable: true},
 		resolver.Foreign:  {Exchanger: w.exchanger(resolver.Foreign), Path: "wg0", Trusted: true},
 		"office":          {Exchanger: w.exchanger("office"), Path: routing.Direct},
+	}
+	for name := range w.private {
+		side := p.Sides[name]
+		side.Private = true
+		p.Sides[name] = side
+	}
+	if p.Local.Records, err = readRecords(w.records); err != nil {
+		return err
 	}
 	if w.judges {
 		p.Auto.Judge = w.exchanger("judge")
@@ -217,6 +227,14 @@ func (w *world) set(l line) (ok bool, err error) {
 		n, err := dnsname.Parse(l.at(0))
 		w.policy.PrivateOK = append(w.policy.PrivateOK, n)
 		return true, err
+	case "private":
+		w.private[l.at(0)] = true
+	case "record", "hosts":
+		w.records = append(w.records, l)
+	case "forget-records":
+		w.records = nil
+	case "dns64":
+		return true, w.setDNS64(l)
 	case "forged", "bogus", "never", "home":
 		return true, w.addAddrs(l)
 	case "v6":
@@ -262,6 +280,42 @@ func (w *world) addAddrs(l line) error {
 	return err
 }
 
+// readRecords compiles lines "record RR" and "hosts ADDR NAME...".
+func readRecords(lines []line) (*policy.Records, error) {
+	r := new(policy.Records)
+	for _, l := range lines {
+		var err error
+		if l.verb == "record" {
+			err = r.AddZone(strings.NewReader(l.rest(0)+"\n"), "test.rpl", l.number)
+		} else if passed, e := r.AddHosts(strings.NewReader(strings.Repeat("\n", l.number-1)+l.rest(0)), "hosts"); e == nil {
+			err = passed.First
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	r.Close()
+	return r, nil
+}
+
+// setDNS64 reads "dns64 PREFIX [path] [exclude ADDR...]".
+func (w *world) setDNS64(l line) error {
+	prefix, err := netip.ParsePrefix(l.at(0))
+	if err != nil {
+		return err
+	}
+	d := resolver.DNS64{Prefix: prefix, OnPath: l.at(1) == "path"}
+	var exclude Addrs
+	for _, word := range l.words[1:] {
+		if a, err := netip.ParseAddr(word); err == nil {
+			exclude = append(exclude, a)
+		}
+	}
+	d.Exclude = exclude
+	w.policy.Local.DNS64 = d
+	return nil
+}
+
 // addList reads "list NAME DOMAIN DOMAIN ...".
 func (w *world) addList(l line) error {
 	for i, text := range l.words[1:] {
@@ -274,8 +328,8 @@ func (w *world) addList(l line) error {
 	return nil
 }
 
-// addRule reads "names MATCH ask SIDE [via PATH]" and "names MATCH answer
-// KIND|ADDR...|cname TARGET".
+// addRule reads "names MATCH ask SIDE [via PATH] [aaaa SHAPE] [https SHAPE]"
+// and "names MATCH answer KIND|ADDR...|cname TARGET".
 func (w *world) addRule(l line) error {
 	r := policy.NameRule{Rule: policy.Rule{Text: l.at(0), Pos: "test.rpl:" + strconv.Itoa(l.number)}}
 	kind, text, prefixed := strings.Cut(l.at(0), ":")
@@ -284,6 +338,14 @@ func (w *world) addRule(l line) error {
 		r.Entries = []policy.Entry{{Kind: policy.All}}
 	case kind == "list":
 		r.Lists = []policy.List{{Name: text}}
+	case kind == "reverse":
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return err
+		}
+		for _, zone := range policy.ReverseZones(prefix) {
+			r.Entries = append(r.Entries, policy.Entry{Kind: policy.Suffix, Name: zone})
+		}
 	case kind == "keyword":
 		r.Entries = []policy.Entry{{Kind: policy.Keyword, Text: text}}
 	default:
@@ -300,12 +362,21 @@ func (w *world) addRule(l line) error {
 		r.Entries = []policy.Entry{e}
 	}
 	switch {
-	case l.at(1) == "ask" && l.at(2) == "auto":
-		r.Rule.Action = policy.AskAuto
 	case l.at(1) == "ask":
-		r.Rule.Side = l.at(2)
-		if l.at(3) == "via" {
-			r.Rule.Via = routing.Path(l.at(4))
+		if r.Rule.Side = l.at(2); r.Rule.Side == "auto" {
+			r.Rule.Action, r.Rule.Side = policy.AskAuto, ""
+		}
+		for i := 3; i+1 < len(l.words); i += 2 {
+			switch value := l.at(i + 1); l.at(i) {
+			case "via":
+				r.Rule.Via = routing.Path(value)
+			case "aaaa":
+				r.Rule.Shape.AAAA = policy.AAAAShape(value)
+			case "https":
+				r.Rule.Shape.HTTPS = policy.HTTPSShape(value)
+			default:
+				return fmt.Errorf("unknown word %s", l.at(i))
+			}
 		}
 	case l.at(1) == "answer":
 		r.Rule.Action = policy.Local

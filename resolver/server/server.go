@@ -30,14 +30,15 @@ type Client struct {
 	Addr      netip.AddrPort // v4 addresses are never v4-mapped
 	Local     netip.Addr     // the address that was asked
 	Listener  netip.AddrPort // that took the query
-	Transport string         // "udp" or "tcp"
+	Transport string         // UDP, TCP, TLS or HTTPS
 	View      cache.View     // what the accept function found
 }
 
 // Limits bound what clients can make us hold (SECURITY 6.2).
 type Limits struct {
 	InFlight       int           // queries being answered at once, over all transports
-	TCPConns       int           // connections in total
+	PerClient      int           // of one address, over all connections
+	TCPConns       int           // connections in total, encrypted or not
 	TCPPerClient   int           // connections of one address
 	TCPFirst       time.Duration // for the first query of a connection
 	TCPIdle        time.Duration // between queries
@@ -50,7 +51,7 @@ type Limits struct {
 // DefaultLimits are the limits of a home gateway.
 func DefaultLimits() Limits {
 	return Limits{
-		InFlight: 4096, TCPConns: 256, TCPPerClient: 20, TCPFirst: 2 * time.Second, TCPIdle: 10 * time.Second,
+		InFlight: 4096, PerClient: 200, TCPConns: 256, TCPPerClient: 20, TCPFirst: 2 * time.Second, TCPIdle: 10 * time.Second,
 		TCPWrite: 3 * time.Second, TCPConcurrent: 10, TCPPerLifetime: 1000, Resolve: 6 * time.Second,
 	}
 }
@@ -61,6 +62,7 @@ type Stats struct {
 	Sealed     uint64 // of those over UDP, answered by the fast lane
 	Receives   uint64 // system calls that took queries over UDP
 	Sends      uint64 // system calls that sent answers of the fast lane
+	TLS, HTTPS uint64 // of the encrypted transports
 	Refused    uint64 // not on the access list
 	Rejected   uint64 // malformed, or something we do not do
 	Dropped    uint64 // not a query at all, or over a limit
@@ -69,7 +71,7 @@ type Stats struct {
 }
 
 type counters struct {
-	tcp, refused, rejected, dropped, panics, tcpRefused atomic.Uint64
+	tcp, tls, https, refused, rejected, dropped, panics, tcpRefused atomic.Uint64
 }
 
 // Server listens on a changing set of addresses. Its methods are safe for
@@ -81,7 +83,7 @@ type Server struct {
 
 	access   atomic.Pointer[Access]
 	slots    chan struct{} // one per query in flight
-	tcp      *tcpLimiter
+	tcp      streamLimits
 	count    counters
 	ctx      context.Context // ends with Close
 	cancel   context.CancelFunc
@@ -90,6 +92,7 @@ type Server struct {
 	mu        sync.Mutex // guards following
 	listeners map[netip.AddrPort]*listener
 	udp       udpState
+	secure    secureSet
 }
 
 // New returns a Server that listens nowhere and serves nobody yet.
@@ -97,7 +100,7 @@ func New(h Handler, l Limits, log *slog.Logger) *Server {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{
 		handler: h, limits: l, log: log,
-		slots: make(chan struct{}, l.InFlight), tcp: newTCPLimiter(l),
+		slots: make(chan struct{}, l.InFlight), tcp: newStreamLimits(l),
 		ctx: ctx, cancel: cancel, listeners: map[netip.AddrPort]*listener{},
 	}
 	s.udp.lane.Sealed = cache.NewSealed(0, &cache.Generation{})
@@ -175,7 +178,7 @@ func (s *Server) Stats() Stats {
 	s.mu.Unlock()
 	return Stats{
 		UDP: udp.sealed + udp.resolved, Sealed: udp.sealed, Receives: udp.receives, Sends: udp.sends,
-		TCP: c.tcp.Load(), TCPRefused: c.tcpRefused.Load(),
+		TCP: c.tcp.Load(), TLS: c.tls.Load(), HTTPS: c.https.Load(), TCPRefused: c.tcpRefused.Load(),
 		Refused: c.refused.Load(), Rejected: c.rejected.Load(), Dropped: c.dropped.Load(), Panics: c.panics.Load(),
 	}
 }
@@ -188,6 +191,7 @@ func (s *Server) Close() {
 		s.close(l)
 	}
 	s.mu.Unlock()
+	s.secure.close()
 	s.inFlight.Wait()
 }
 

@@ -13,7 +13,17 @@ import (
 // maxTCPQuery is the longest query we read over TCP (SECURITY 6.2).
 const maxTCPQuery = 4096
 
-// tcpLimiter counts connections, in total and by address.
+// streamLimits count what streams of any transport hold.
+type streamLimits struct {
+	conns   *tcpLimiter
+	queries *tcpLimiter // in flight
+}
+
+func newStreamLimits(l Limits) streamLimits {
+	return streamLimits{newTCPLimiter(l.TCPConns, l.TCPPerClient), newTCPLimiter(l.InFlight, l.PerClient)}
+}
+
+// tcpLimiter counts connections, or their queries, in total and by address.
 type tcpLimiter struct {
 	total, perClient int
 
@@ -22,8 +32,8 @@ type tcpLimiter struct {
 	count map[netip.Addr]int
 }
 
-func newTCPLimiter(l Limits) *tcpLimiter {
-	return &tcpLimiter{total: l.TCPConns, perClient: l.TCPPerClient, count: map[netip.Addr]int{}}
+func newTCPLimiter(total, perClient int) *tcpLimiter {
+	return &tcpLimiter{total: total, perClient: perClient, count: map[netip.Addr]int{}}
 }
 
 func (t *tcpLimiter) take(a netip.Addr) bool {
@@ -62,21 +72,23 @@ func (s *Server) serveTCP(l *listener) {
 			continue
 		}
 		from := unmap(c.RemoteAddr().(*net.TCPAddr).AddrPort())
-		if !s.tcp.take(from.Addr()) {
+		if !s.tcp.conns.take(from.Addr()) {
 			s.count.tcpRefused.Add(1)
 			c.Close()
 			continue
 		}
 		if !l.track(c) {
-			s.tcp.release(from.Addr())
+			s.tcp.conns.release(from.Addr())
 			c.Close()
 			continue
 		}
 		s.inFlight.Go(func() {
-			defer s.tcp.release(from.Addr())
+			defer s.tcp.conns.release(from.Addr())
 			defer l.untrack(c)
 			defer c.Close()
-			s.serveConn(c, Client{Addr: from, Local: unmap(c.LocalAddr().(*net.TCPAddr).AddrPort()).Addr(), Listener: l.addr, Transport: "tcp"})
+			from := client(c, TCP)
+			from.Listener = l.addr
+			s.serveConn(c, from)
 		})
 	}
 }
@@ -98,28 +110,34 @@ func (s *Server) serveConn(c net.Conn, from Client) {
 		if err != nil {
 			return
 		}
-		wait = s.limits.TCPIdle
+		wait = s.idle()
 		q, reply, ok := s.accept(nil, msg, &from)
 		if !ok {
 			// Who may not ask is told so once, and gives the connection back.
-			if len(reply) == 0 || w.write(reply) != nil || !s.knows(&from) {
+			if len(reply) == 0 || w.write(s.withOptions(reply, q, from)) != nil || !s.knows(&from) {
 				return
 			}
 			continue
 		}
-		s.count.tcp.Add(1)
+		s.count.counter(from.Transport).Add(1)
 		select {
 		case concurrent <- struct{}{}:
 		case <-s.ctx.Done():
 			return
 		}
+		if !s.tcp.queries.take(from.Addr.Addr()) {
+			s.count.dropped.Add(1)
+			return
+		}
 		if !s.take() {
+			s.tcp.queries.release(from.Addr.Addr())
 			return
 		}
 		answers.Go(func() {
 			defer func() { <-concurrent }()
+			defer s.tcp.queries.release(from.Addr.Addr())
 			defer s.release()
-			if reply := s.answer(q, from); reply != nil && w.write(reply) != nil {
+			if reply := s.answer(q, from); reply != nil && w.write(s.withOptions(reply, q, from)) != nil {
 				c.Close()
 			}
 		})

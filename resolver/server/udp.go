@@ -81,7 +81,7 @@ func (w *worker) answer(fd uintptr) {
 			w.s.count.dropped.Add(1)
 			continue
 		}
-		client := Client{Addr: b.client(i), Listener: w.addr, Transport: "udp"}
+		client := Client{Addr: b.client(i), Listener: w.addr, Transport: UDP}
 		q, reply, ok := w.s.accept(b.room(i), msg, &client)
 		if !ok {
 			if len(reply) > 0 {

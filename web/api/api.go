@@ -50,9 +50,24 @@ type Listen struct {
 	Addrs    []netip.AddrPort `json:"addrs"`
 	Clients  []netip.Prefix   `json:"clients"`
 	HostAsks bool             `json:"host_asks"` // this host's own resolver asks us
+	DoT      []netip.AddrPort `json:"dot,omitempty"`
+	DoH      []netip.AddrPort `json:"doh,omitempty"`
+	TLS      uint64           `json:"tls"` // queries, as those that follow
+	HTTPS    uint64           `json:"https"`
 	UDP      uint64           `json:"udp"`
 	TCP      uint64           `json:"tcp"`
 	Refused  uint64           `json:"refused"`
+
+	Certificate *Certificate `json:"certificate,omitempty"` // that DoT and DoH show
+}
+
+// Certificate is what TLS listeners show.
+type Certificate struct {
+	Pin   string    `json:"pin"` // SHA-256 of its public key, in base64 (RFC 7858 section 4.2)
+	Own   bool      `json:"own"` // signed by itself
+	File  string    `json:"file"`
+	Names []string  `json:"names"`
+	Until time.Time `json:"until"`
 }
 
 // Tunnel is one tunnel's state.
