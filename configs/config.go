@@ -42,9 +42,10 @@ type Config struct {
 
 // Listen says where we serve, and whom.
 type Listen struct {
-	DNS      []netip.AddrPort // over UDP and TCP
-	DoT, DoH []netip.AddrPort // over TLS and HTTPS
-	Cert     string           // paths of what these show, in PEM; "" for a certificate of our own
+	DNS      []netip.AddrPort          // over UDP and TCP
+	DoT, DoH []netip.AddrPort          // over TLS and HTTPS
+	Sides    map[netip.AddrPort]string // of listeners that ask one side whatever the lines say
+	Cert     string                    // paths of what these show, in PEM; "" for a certificate of our own
 	Key      string
 	LAN      []string       // interfaces whose clients we serve and route
 	Clients  []netip.Prefix // who else may ask
@@ -208,13 +209,14 @@ type Decide struct {
 // NameRule says what to do about the names it matches. Exactly one of Ask and
 // Answer is set.
 type NameRule struct {
-	Index  int // in decide.names, from 0
-	Match  []NameMatch
-	Ask    string       // a side's name, or AskAuto
-	Answer Answer       // a local answer
-	Via    routing.Path // the path of the answered addresses; "" = as decide.addresses says
-	Text   string       // its match as the file writes it, on one line, with its quotes
-	Pos    Pos
+	Index   int // in decide.names, from 0
+	Match   []NameMatch
+	Ask     string       // a side's name, or AskAuto
+	Answer  Answer       // a local answer
+	Via     routing.Path // the path of the answered addresses; "" = as decide.addresses says
+	Text    string       // its match as the file writes it, on one line, with its quotes
+	Clients Clients      // for whom it holds
+	Pos     Pos
 }
 
 // AskAuto is the value of ask that leaves the choice of side to auto.

@@ -16,37 +16,41 @@ const (
 )
 
 func (c converter) listen(raw rawListen) Listen {
+	sides := map[netip.AddrPort]string{}
 	l := Listen{
-		DNS:      c.listenDNS(raw.DNS),
+		DNS:      c.listenDNS(raw.DNS, sides),
+		Sides:    sides,
 		LAN:      c.lan(raw.LAN),
 		Clients:  c.clients(raw.Clients),
 		Redirect: raw.Redirect.or(true),
 		System:   raw.System.or(false),
 	}
-	l.DoT = c.listenAt(raw.DoT, portTLS, l.DNS)
-	l.DoH = c.listenAt(raw.DoH, portHTTPS, slices.Concat(l.DNS, l.DoT))
+	l.DoT = c.listenAt(raw.DoT, portTLS, l.DNS, sides)
+	l.DoH = c.listenAt(raw.DoH, portHTTPS, slices.Concat(l.DNS, l.DoT), sides)
 	l.Cert, l.Key = c.certificate(raw)
 	return l
 }
 
-func (c converter) listenDNS(raw rawStrings) []netip.AddrPort {
+func (c converter) listenDNS(raw rawListeners, sides map[netip.AddrPort]string) []netip.AddrPort {
 	if raw.missing() {
 		return []netip.AddrPort{
 			netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), portDNS),
 			netip.AddrPortFrom(netip.IPv6Loopback(), portDNS),
 		}
 	}
-	all := c.listenAt(raw, portDNS, nil)
-	if len(raw.items) == 0 && !raw.bad {
+	all := c.listenAt(raw, portDNS, nil, sides)
+	if len(raw.entries) == 0 && !raw.bad {
 		c.addf(raw.place, `no address: write at least one, e.g. ["127.0.0.1:53"]`)
 	}
 	return all
 }
 
-// listenAt reads where to listen; taken is where others do.
-func (c converter) listenAt(raw rawStrings, port uint16, taken []netip.AddrPort) []netip.AddrPort {
+// listenAt reads where to listen, and into sides whom listeners ask; taken is
+// where others do.
+func (c converter) listenAt(raw rawListeners, port uint16, taken []netip.AddrPort, sides map[netip.AddrPort]string) []netip.AddrPort {
 	var all []netip.AddrPort
-	for _, item := range raw.items {
+	for _, entry := range raw.entries {
+		item := entry.Address
 		addr, err := parseAddrPort(item.value, port)
 		if errors.Is(err, errNotAddress) {
 			err = fmt.Errorf("not an address such as 127.0.0.1:%[1]d, or 0.0.0.0:%[1]d and [::]:%[1]d for all addresses", port)
@@ -72,6 +76,9 @@ func (c converter) listenAt(raw rawStrings, port uint16, taken []netip.AddrPort)
 			continue
 		}
 		all = append(all, addr)
+		if side := c.side(entry); side != "" {
+			sides[addr] = side
+		}
 	}
 	return all
 }
@@ -81,7 +88,7 @@ func (c converter) certificate(raw rawListen) (cert, key string) {
 	for _, r := range []struct{ has, lacks rawString }{{raw.Cert, raw.Key}, {raw.Key, raw.Cert}} {
 		switch {
 		case !r.has.given() || r.has.value == "":
-		case len(raw.DoT.items)+len(raw.DoH.items) == 0:
+		case len(raw.DoT.entries)+len(raw.DoH.entries) == 0:
 			c.addf(r.has.place, "nothing listens that would show it: add dot or doh")
 		case r.lacks.missing() || r.lacks.value == "" && !r.lacks.bad:
 			c.addf(r.has.place, "cert and key come together: write both, or none for a certificate of our own")

@@ -22,7 +22,7 @@ func (c converter) nameRules(raw rules[rawNameRule]) []NameRule {
 		rule := c.nameRule(line)
 		rule.Index = i
 		all, places = append(all, rule), append(places, line.place)
-		matchesAll = append(matchesAll, slices.ContainsFunc(rule.Match, func(m NameMatch) bool { return m.Kind == MatchAll }))
+		matchesAll = append(matchesAll, rule.Clients.Everybody() && line.body.Clients.missing() && slices.ContainsFunc(rule.Match, func(m NameMatch) bool { return m.Kind == MatchAll }))
 	}
 	c.checkLast(raw.place, places, matchesAll, `{ match = "*", ask = "auto" }`)
 	return all
@@ -38,12 +38,13 @@ func defaultNameRules() []NameRule {
 func (c converter) nameRule(line table[rawNameRule]) NameRule {
 	body := line.body
 	rule := NameRule{
-		Match:  c.nameMatches(line.place, body.Match),
-		Ask:    body.Ask.value,
-		Answer: c.answer(body.Answer),
-		Via:    c.via(body.Via, ""),
-		Text:   body.Match.text(),
-		Pos:    c.pos(line.place),
+		Match:   c.nameMatches(line.place, body.Match),
+		Ask:     body.Ask.value,
+		Answer:  c.answer(body.Answer),
+		Via:     c.via(body.Via, ""),
+		Text:    body.Match.text(),
+		Clients: c.lineClients(body.Clients),
+		Pos:     c.pos(line.place),
 	}
 	switch {
 	case body.Ask.given() && body.Answer.given():
@@ -52,6 +53,9 @@ func (c converter) nameRule(line table[rawNameRule]) NameRule {
 		c.addf(line.place, `neither ask nor answer: write one, e.g. ask = "auto"`)
 	case body.Ask.given() && !slices.Contains(c.sideNames(), rule.Ask):
 		c.addf(body.Ask.place, "no side %s (%s)", quote(rule.Ask), thereAre(c.sideNames()))
+	}
+	if body.Clients.given() && body.Via.given() {
+		c.addf(body.Via.place, "a line for some clients chooses a side or an answer: an address has one path for all of them")
 	}
 	if rule.Answer.Kind != AnswerNone && rule.Answer.Kind != AnswerAddress && body.Via.given() {
 		c.addf(body.Via.place, "answer = %q has no addresses that could go anywhere", body.Answer.items[0].value)

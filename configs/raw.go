@@ -16,15 +16,15 @@ type rawConfig struct {
 }
 
 type rawListen struct {
-	DNS      rawStrings `toml:"dns"`
-	DoT      rawStrings `toml:"dot"`
-	DoH      rawStrings `toml:"doh"`
-	Cert     rawString  `toml:"cert"`
-	Key      rawString  `toml:"key"`
-	LAN      rawStrings `toml:"lan"`
-	Clients  rawStrings `toml:"clients"`
-	Redirect rawBool    `toml:"redirect"`
-	System   rawBool    `toml:"system"`
+	DNS      rawListeners `toml:"dns"`
+	DoT      rawListeners `toml:"dot"`
+	DoH      rawListeners `toml:"doh"`
+	Cert     rawString    `toml:"cert"`
+	Key      rawString    `toml:"key"`
+	LAN      rawStrings   `toml:"lan"`
+	Clients  rawStrings   `toml:"clients"`
+	Redirect rawBool      `toml:"redirect"`
+	System   rawBool      `toml:"system"`
 }
 
 type rawTunnel struct {
@@ -64,10 +64,11 @@ type rawDecide struct {
 }
 
 type rawNameRule struct {
-	Match  rawOneOrMore `toml:"match"`
-	Ask    rawString    `toml:"ask"`
-	Answer rawOneOrMore `toml:"answer"`
-	Via    rawString    `toml:"via"`
+	Match   rawOneOrMore `toml:"match"`
+	Ask     rawString    `toml:"ask"`
+	Answer  rawOneOrMore `toml:"answer"`
+	Via     rawString    `toml:"via"`
+	Clients rawStrings   `toml:"clients"`
 }
 
 type rawAddressRule struct {

@@ -20,9 +20,9 @@ func (c *Config) Text() string {
 		w.line("# " + printable(c.File) + ", with every default")
 	}
 	w.table("listen",
-		row{"dns", tomlStrings(texts(c.Listen.DNS))},
-		row{"dot", tomlStrings(texts(c.Listen.DoT))},
-		row{"doh", tomlStrings(texts(c.Listen.DoH))},
+		row{"dns", c.Listen.listenerTexts(c.Listen.DNS)},
+		row{"dot", c.Listen.listenerTexts(c.Listen.DoT)},
+		row{"doh", c.Listen.listenerTexts(c.Listen.DoH)},
 		row{"cert", tomlString(c.Listen.Cert)},
 		row{"key", tomlString(c.Listen.Key)},
 		row{"lan", tomlStrings(c.Listen.LAN)},
@@ -121,6 +121,9 @@ func nameRows(rules []NameRule) []row {
 		}
 		if r.Via != "" {
 			says = append(says, "via = "+tomlString(string(r.Via)))
+		}
+		if !r.Clients.Everybody() {
+			says = append(says, "clients = "+tomlStrings(r.Clients.texts()))
 		}
 		rows[i] = row{r.Text + ",", strings.Join(says, ", ")}
 	}

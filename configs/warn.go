@@ -80,6 +80,11 @@ func (c *Config) sideWarnings() []Warning {
 
 // asks reports whether some name can reach the side.
 func (c *Config) asks(side string) bool {
+	for _, s := range c.Listen.Sides {
+		if s == side {
+			return true
+		}
+	}
 	return slices.ContainsFunc(c.Decide.Names, func(r NameRule) bool {
 		return r.Ask == side || r.Ask == AskAuto && (side == SideForeign || side == SideDomestic && c.Decide.Auto != ForeignOnly)
 	})
@@ -145,7 +150,7 @@ func (d Decide) nameWarnings() []Warning {
 			}
 		}
 		for _, m := range r.Match {
-			if _, ok := first[m.String()]; !ok {
+			if _, ok := first[m.String()]; !ok && r.Clients.Everybody() {
 				first[m.String()] = i
 			}
 		}

@@ -9,7 +9,10 @@ import (
 )
 
 // answerer hands accepted queries to the resolver.
-type answerer struct{ resolver *resolver.Resolver }
+type answerer struct {
+	resolver *resolver.Resolver
+	who      *who
+}
 
 // Answer implements server.Handler.
 func (a answerer) Answer(ctx context.Context, q wire.Query, from server.Client) []byte {
@@ -17,6 +20,6 @@ func (a answerer) Answer(ctx context.Context, q wire.Query, from server.Client) 
 	if err != nil {
 		return wire.AppendError(nil, q, wire.FormErr, -1, "")
 	}
-	query.View = from.View
+	query.From = a.who.client(from.Listener, from.Addr.Addr())
 	return a.resolver.Resolve(ctx, query).Reply(nil, query)
 }

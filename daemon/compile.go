@@ -83,6 +83,8 @@ func Compile(c *configs.Config) (*Parts, error) {
 	collect(err)
 	p.Forged, err = compileForged()
 	collect(err)
+	_, _, err = p.views(1)
+	collect(err)
 	p.Certificate, err = loadCertificate(c)
 	collect(err)
 	if err := errors.Join(errs...); err != nil {
@@ -96,7 +98,7 @@ func compileNames(c *configs.Config, l *lists) (*policy.Names, pins, error) {
 	var rules []policy.NameRule
 	var failed error
 	for _, r := range c.Decide.Names {
-		rule := policy.NameRule{Rule: policy.Rule{Index: r.Index, Text: r.Text, Pos: r.Pos.String(), Via: r.Via}}
+		rule := policy.NameRule{Rule: policy.Rule{Index: r.Index, Text: r.Text, Pos: r.Pos.String(), Via: r.Via}, Clients: clientsOf(r)}
 		switch {
 		case r.Answer.Kind != configs.AnswerNone:
 			rule.Rule.Action = policy.Local

@@ -32,6 +32,7 @@ type engine struct {
 
 	kernelSide
 	querySide
+	who who
 
 	drifted atomic.Bool   // a tunnel's device is not as we left it
 	wake    chan struct{} // something may have changed
@@ -146,6 +147,7 @@ func (e *engine) converge(ctx context.Context) {
 	}
 	l := e.live()
 	e.publishLive(l)
+	e.note(ctx, "clients", e.setAccess(l.facts))
 	e.note(ctx, "listen", e.listen(l))
 	e.note(ctx, "dot and doh", e.listenSecure(l))
 	e.note(ctx, "certificate", e.identity.problem())
@@ -231,7 +233,6 @@ func (e *engine) publishLive(l live) {
 	}
 	// What was found meanwhile stays for the next time.
 	e.servers.addrs.CompareAndSwap(pending, nil)
-	e.server.Allow(clients(e.parts.Config, l.facts))
 }
 
 // listen serves every address that is there. One that is not (yet) is tried

@@ -55,6 +55,9 @@ func (e *engine) prepare(parts *Parts) (wanted, error) {
 	}
 	m := marks{field: e.marks.field, numbers: numbers}
 	pol, err := parts.policy(m, e.outlets, e.found, e.geo, e.log)
+	if err == nil {
+		pol.Views, e.who.views, err = parts.views(e.who.views)
+	}
 	return wanted{parts, m, pol}, err
 }
 

@@ -259,6 +259,9 @@ func (e *engine) observe(ctx context.Context) (routing.State, live, error) {
 	if e.policy, err = e.parts.policy(e.marks, e.outlets, e.found, e.geo, e.log); err != nil {
 		return have, live{}, err
 	}
+	if e.policy.Views, e.who.views, err = e.parts.views(1); err != nil {
+		return have, live{}, err
+	}
 	l := live{facts: facts, marks: e.marks, links: map[routing.Path]link{}, forwards: e.parts.opens(have)}
 	// What a killed run left locked stays locked until our table decides.
 	l.marking = len(have.Rules) > 0
@@ -288,6 +291,9 @@ func (e *engine) bringUp(ctx context.Context, have routing.State, l live) error 
 	}
 	e.bringUpQueries()
 	e.publishLive(l)
+	if err := e.setAccess(l.facts); err != nil {
+		return err
+	}
 	e.show(l)
 	if err := e.listen(l); err != nil && (len(e.server.Addrs()) == 0 || !tolerable(err)) {
 		return err
@@ -405,7 +411,7 @@ func (e *engine) bringUpQueries() {
 	e.resolver = resolver.New(resolver.Config{
 		Policy: e.policy, Cache: cache.New(cacheSize() / 2), Sealed: e.sealed, Learned: e.verdicts.learned, Paths: p, Log: e.log,
 	})
-	e.server = server.New(answerer{e.resolver}, server.DefaultLimits(), e.log)
+	e.server = server.New(answerer{e.resolver, &e.who}, server.DefaultLimits(), e.log)
 	e.server.SetLane(lane)
 }
 
@@ -425,6 +431,7 @@ func (e *engine) letGo() error {
 	errs := []error{e.hostDNS.restore()}
 	if e.server != nil {
 		e.server.Close()
+		_ = e.who.follow(false) // a socket that only read
 	}
 	for _, t := range e.tunnels {
 		errs = append(errs, t.close())
@@ -448,6 +455,7 @@ func (e *engine) takeDown(ctx context.Context) error {
 	}
 	if e.server != nil {
 		e.server.Close()
+		_ = e.who.follow(false) // a socket that only read
 	}
 	for _, t := range e.tunnels {
 		collect(t.close())

@@ -152,6 +152,10 @@ func (e *engine) listenStatus(v *view) api.Listen {
 	}
 	secure := e.server.SecureAddrs()
 	l.DoT, l.DoH, l.TLS, l.HTTPS, l.Certificate = secure.TLS, secure.HTTPS, st.TLS, st.HTTPS, e.identity.status()
+	for a, side := range v.parts.Config.Listen.Sides {
+		l.Asks = append(l.Asks, api.ListenerSide{Addr: a, Side: side})
+	}
+	slices.SortFunc(l.Asks, func(a, b api.ListenerSide) int { return a.Addr.Compare(b.Addr) })
 	l.HostAsks = hostdns.Asks(resolvConf, port53...)
 	return l
 }

@@ -14,7 +14,7 @@ import (
 // whole, since a lie could move its addresses nowhere else: large networks
 // serve names at home by way of foreign ones. So does one that says there is
 // no IPv6 and no service record, since nobody needs either.
-func (p *Policy) crossing(m message, name dnsname.FQDN, qtype uint16) (records int, cut bool) {
+func (p *Policy) crossing(m message, name dnsname.FQDN, qtype uint16, lines policy.Lines) (records int, cut bool) {
 	if m.links() == 0 || p.harmless(m, name, qtype) {
 		return 0, false
 	}
@@ -22,7 +22,7 @@ func (p *Policy) crossing(m message, name dnsname.FQDN, qtype uint16) (records i
 		if r.typ != wire.TypeCNAME || qtype == wire.TypeCNAME {
 			continue
 		}
-		rule, ok := p.Names.Match(r.target())
+		rule, ok := p.Names.MatchFor(r.target(), lines)
 		if ok && (rule.Action == policy.Local || rule.Action == policy.AskSide && rule.Side == Domestic) {
 			continue
 		}
@@ -34,7 +34,7 @@ func (p *Policy) crossing(m message, name dnsname.FQDN, qtype uint16) (records i
 // barred reports whether the chain of m leads to a name that a rule of its own
 // answers locally (a block above all), or that has records of the user's, and how many of its records stand before
 // that. A rule for every name bars no chain.
-func (p *Policy) barred(m message, qtype uint16) (records int, cut bool) {
+func (p *Policy) barred(m message, qtype uint16, lines policy.Lines) (records int, cut bool) {
 	for i, r := range m.answer {
 		if r.typ != wire.TypeCNAME || qtype == wire.TypeCNAME {
 			continue
@@ -42,7 +42,7 @@ func (p *Policy) barred(m message, qtype uint16) (records int, cut bool) {
 		if _, _, ok := p.Local.Records.Match(r.target()); ok {
 			return behind(m.answer, i), true
 		}
-		if rule, ok := p.Names.Match(r.target()); ok && rule.Action == policy.Local && rule.By.Kind != policy.All {
+		if rule, ok := p.Names.MatchFor(r.target(), lines); ok && rule.Action == policy.Local && rule.By.Kind != policy.All {
 			return behind(m.answer, i), true
 		}
 	}

@@ -22,7 +22,7 @@ const (
 
 // decide answers t.name by the first rule that matches it.
 func (r *Resolver) decide(ctx context.Context, t *task) outcome {
-	rule, ok := t.pol.Names.Match(t.name)
+	rule, ok := t.pol.Names.MatchFor(t.name, t.view.Lines)
 	if !ok {
 		rule = policy.Rule{Index: -1, Text: "no rule matches", Action: policy.AskAuto}
 	}
@@ -52,6 +52,8 @@ func (r *Resolver) decide(ctx context.Context, t *task) outcome {
 		t.step().Local = "no recursion was asked for, and the cache is nobody's to read"
 		t.explain(edeProhibited, "recursion was not asked for")
 		return outcome{msg: message{rcode: wire.Refused}}
+	case t.view.Side != "":
+		return r.only(ctx, t)
 	case rule.Action == policy.AskAuto:
 		return r.auto(ctx, t)
 	case rule.Side == Domestic && t.stay == "":

@@ -53,7 +53,7 @@ func (l lookup) suspicious(m message, server string, reply []byte) doubt {
 	if l.to.Spoofable && !wire.HasOPT(reply) && l.r.servers.sendsOPT(server) {
 		return doubt{why: "it lacks the OPT that its server sends"}
 	}
-	_, cut := l.pol.crossing(m, l.name, l.qtype)
+	_, cut := l.pol.crossing(m, l.name, l.qtype, 0)
 	if _, open := m.open(l.qtype); cut || open {
 		if l.to.Spoofable {
 			return doubt{why: "it leads out of the domestic side"}

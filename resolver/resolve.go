@@ -39,6 +39,10 @@ func (r *Resolver) begin(q *Query) *task {
 			Asked: Asked{Name: q.Name.String(), Type: typeName(q.Type), Transport: q.Transport},
 		},
 	}
+	t.view = t.pol.Views.Of(q.From)
+	if t.view.Side != "" {
+		t.note("the listener %s asks %s whatever the lines say", q.From.Listener, t.view.Side)
+	}
 	if q.Client.IsValid() {
 		t.Asked.Client = q.Client.String()
 	}
@@ -106,10 +110,10 @@ func (r *Resolver) lookup(ctx context.Context, t *task) {
 // domestic side, where it leaves that.
 func (t *task) cut(m message) (records int, cut bool) {
 	if t.side != "" {
-		records, cut = t.pol.barred(m, t.q.Type)
+		records, cut = t.pol.barred(m, t.q.Type, t.view.Lines)
 	}
-	if t.side == Domestic {
-		if at, crosses := t.pol.crossing(m, t.name, t.q.Type); crosses && (!cut || at < records) {
+	if t.side == Domestic && t.view.Side == "" {
+		if at, crosses := t.pol.crossing(m, t.name, t.q.Type, t.view.Lines); crosses && (!cut || at < records) {
 			return at, true
 		}
 	}

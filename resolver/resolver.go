@@ -108,6 +108,7 @@ type Local struct {
 // Swap got it.
 type Policy struct {
 	Names     *policy.Names
+	Views     *policy.Views // nil: all clients and listeners are alike
 	Addresses *policy.Addresses
 	Sides     map[string]Side
 	Auto      Auto

@@ -33,7 +33,7 @@ func (r *Resolver) seal(t *task) {
 	if until := t.Marked.Until; !until.IsZero() {
 		life = min(life, time.Until(until)-routing.MarkGrace)
 	}
-	s := cache.Seal{View: t.q.View, DO: t.q.Flags.DO, CD: t.q.Flags.CD, Msg: msg, Life: life, Generation: t.generation}
+	s := cache.Seal{View: cache.View(t.view.ID), DO: t.q.Flags.DO, CD: t.q.Flags.CD, Msg: msg, Life: life, Generation: t.generation}
 	if r.sealed.Put(s) {
 		t.Sealed = life
 	}
@@ -41,7 +41,7 @@ func (r *Resolver) seal(t *task) {
 
 // Sealed reports whether the fast lane answers q now.
 func (r *Resolver) Sealed(q *Query) bool {
-	return r.sealed.Holds(q.Question, q.View, q.Flags.DO, q.Flags.CD)
+	return r.sealed.Holds(q.Question, cache.View(r.policy.Load().Views.Of(q.From).ID), q.Flags.DO, q.Flags.CD)
 }
 
 // sealable reports whether the same question would get the same answer again:

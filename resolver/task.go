@@ -40,6 +40,7 @@ type sealing struct {
 
 // governed is what the rules say of the chain so far.
 type governed struct {
+	view  policy.View // of the client
 	rule  policy.Rule // that decides the name
 	pin   policy.Rule // the first rule with a path of its own, if any
 	shape shape       // by the first rules that say one

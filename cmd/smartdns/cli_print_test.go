@@ -251,6 +251,7 @@ func TestStatusReads(t *testing.T) {
 		},
 		Clients: []netip.Prefix{netip.MustParsePrefix("192.168.8.0/24")}, HostAsks: true, UDP: 4711, TCP: 12, Refused: 3,
 		DoT: []netip.AddrPort{netip.MustParseAddrPort("192.168.8.1:853")}, DoH: []netip.AddrPort{netip.MustParseAddrPort("192.168.8.1:443")}, TLS: 7, HTTPS: 21,
+		Asks: []api.ListenerSide{{Addr: netip.MustParseAddrPort("192.168.8.1:853"), Side: "foreign"}},
 		Certificate: &api.Certificate{
 			Pin: "MK9cs3mTYLEcAQoPvRrJGQ0HsmFsPHxEMGvPmqpTKyI=", Own: true, File: "/var/lib/smartdns/tls.pem",
 			Names: []string{"router", "192.168.8.1"}, Until: now.Add(397 * 24 * time.Hour),

@@ -68,6 +68,9 @@ func (p printer) listen(l api.Listen) {
 	if len(l.DoH) > 0 {
 		p.row("", join(l.DoH), "HTTPS")
 	}
+	for _, a := range l.Asks {
+		p.row("", a.Addr.String()+" asks "+a.Side, "")
+	}
 	if c := l.Certificate; c != nil {
 		whose := "its own"
 		if !c.Own {

@@ -31,6 +31,7 @@ type NameRule struct {
 	Rule    Rule
 	Entries []Entry
 	Lists   []List
+	Clients Clients
 }
 
 // Names says whom to ask about a name. It is immutable, and safe for
@@ -42,6 +43,7 @@ type Names struct {
 	fulls    table
 	patterns []pattern // in the order of their rules
 	all      int       // the rule with All; len(rules) when there is none
+	limited  []limited // to clients, in the order of their rules
 }
 
 // source is where an entry came from: one rule's own entries, or one of its
@@ -69,6 +71,12 @@ func NewNames(rules []NameRule) (*Names, error) {
 	n := &Names{all: len(rules), suffixes: newTable(), fulls: newTable()}
 	for i, r := range rules {
 		n.rules = append(n.rules, r.Rule)
+		if !r.Clients.Everybody() {
+			if err := n.addLimited(r); err != nil {
+				return nil, fmt.Errorf("adding names[%d], for some clients: %w", i, err)
+			}
+			continue
+		}
 		own := source{rule: i}
 		for _, e := range r.Entries {
 			if err := n.add(own, e); err != nil {
@@ -124,10 +132,16 @@ func (n *Names) Len() int { return n.suffixes.count + n.fulls.count }
 // Rules returns the rules in the order of the file, without evidence.
 func (n *Names) Rules() []Rule { return n.rules }
 
-// Match returns the first rule that matches name, with the entry that matched;
-// among the entries of one rule the longest suffix is named. It does not
-// allocate.
+// Match returns the first rule that matches name for everybody, with the entry
+// that matched; among the entries of one rule the longest suffix is named. It
+// does not allocate.
 func (n *Names) Match(name dnsname.FQDN) (Rule, bool) {
+	rule, ok, _ := n.match(name)
+	return rule, ok
+}
+
+// match is Match, with the index of the rule.
+func (n *Names) match(name dnsname.FQDN) (rule Rule, ok bool, index int) {
 	best, by := n.all, Evidence{Kind: All}
 	consider := func(kind Kind, found slot, text string) {
 		if s := n.sources[found.source]; s.rule < best {
@@ -152,9 +166,9 @@ func (n *Names) Match(name dnsname.FQDN) (Rule, bool) {
 		}
 	}
 	if best == len(n.rules) {
-		return Rule{}, false
+		return Rule{}, false, best
 	}
-	rule := n.rules[best]
+	rule = n.rules[best]
 	rule.By = by
-	return rule, true
+	return rule, true, best
 }

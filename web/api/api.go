@@ -52,13 +52,20 @@ type Listen struct {
 	HostAsks bool             `json:"host_asks"` // this host's own resolver asks us
 	DoT      []netip.AddrPort `json:"dot,omitempty"`
 	DoH      []netip.AddrPort `json:"doh,omitempty"`
-	TLS      uint64           `json:"tls"` // queries, as those that follow
+	TLS      uint64           `json:"tls"`            // queries, as those that follow
+	Asks     []ListenerSide   `json:"asks,omitempty"` // listeners that ask one side
 	HTTPS    uint64           `json:"https"`
 	UDP      uint64           `json:"udp"`
 	TCP      uint64           `json:"tcp"`
 	Refused  uint64           `json:"refused"`
 
 	Certificate *Certificate `json:"certificate,omitempty"` // that DoT and DoH show
+}
+
+// ListenerSide is a listener that asks one side whatever the lines say.
+type ListenerSide struct {
+	Addr netip.AddrPort `json:"addr"`
+	Side string         `json:"side"`
 }
 
 // Certificate is what TLS listeners show.
