@@ -36,6 +36,7 @@ type Config struct {
 	Decide  Decide
 	Geo     Geo
 	Poison  Poison
+	Cache   Cache
 	Marks   Marks
 	Routing Routing
 }

@@ -21,6 +21,7 @@ func convert(p *problems, raw *rawConfig) *Config {
 		Lists:   c.lists(raw.List),
 		Geo:     c.geo(raw.Geo),
 		Poison:  c.poison(raw.Poison),
+		Cache:   c.cache(raw.Cache),
 		Marks:   c.marks(raw.Marks),
 		Routing: c.routing(raw.Routing),
 	}

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -129,6 +130,7 @@ func TestDefaultIsAResolverOnLoopback(t *testing.T) {
 		},
 		Geo:     configs.Geo{Sources: []string{"embedded"}},
 		Poison:  configs.Poison{Hold: 400_000_000},
+		Cache:   configs.Cache{Stale: 24 * time.Hour, Prefetch: true, MaxTTL: 24 * time.Hour, Save: true},
 		Marks:   configs.Marks{OnError: "servfail", Size: 262144},
 		Routing: configs.Routing{Table: "owned"},
 	}

@@ -42,27 +42,7 @@ func (c converter) geo(raw rawGeo) Geo {
 }
 
 func (c converter) poison(raw rawPoison) Poison {
-	return Poison{Hold: c.hold(raw.Hold), Bogus: c.bogus(raw.Bogus)}
-}
-
-func (c converter) hold(raw rawDuration) time.Duration {
-	if !raw.given() {
-		return defaultHold
-	}
-	if raw.value != "" && isMadeOf(raw.value, ".") && strings.Trim(raw.value, "0123456789.") == "" {
-		c.addf(raw.place, "%s", noUnit(quote(raw.value)))
-		return defaultHold
-	}
-	hold, err := time.ParseDuration(raw.value)
-	if err != nil {
-		c.addf(raw.place, `%s is no duration: write a number and its unit, e.g. "400ms"`, quote(raw.value))
-		return defaultHold
-	}
-	if hold < 0 || hold > maxHold {
-		c.addf(raw.place, "%s: from 0s to %s", quote(raw.value), maxHold)
-		return defaultHold
-	}
-	return hold
+	return Poison{Hold: c.duration(raw.Hold, defaultHold, 0, maxHold), Bogus: c.bogus(raw.Bogus)}
 }
 
 func (c converter) bogus(raw rawStrings) []string {

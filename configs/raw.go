@@ -11,6 +11,7 @@ type rawConfig struct {
 	Decide  rawDecide        `toml:"decide"`
 	Geo     rawGeo           `toml:"geo"`
 	Poison  rawPoison        `toml:"poison"`
+	Cache   rawCache         `toml:"cache"`
 	Marks   rawMarks         `toml:"marks"`
 	Routing rawRouting       `toml:"routing"`
 }
@@ -83,6 +84,15 @@ type rawGeo struct {
 type rawPoison struct {
 	Hold  rawDuration `toml:"hold"`
 	Bogus rawStrings  `toml:"bogus"`
+}
+
+type rawCache struct {
+	Size     rawString   `toml:"size"`
+	Stale    rawDuration `toml:"stale"`
+	Prefetch rawBool     `toml:"prefetch"`
+	MinTTL   rawDuration `toml:"min_ttl"`
+	MaxTTL   rawDuration `toml:"max_ttl"`
+	Save     rawBool     `toml:"save"`
 }
 
 type rawMarks struct {

@@ -62,6 +62,7 @@ func (c *Config) Text() string {
 	w.table("poison",
 		row{"hold", tomlString(c.Poison.Hold.String())},
 		row{"bogus", tomlStrings(listTexts(c.Poison.Bogus))})
+	w.table("cache", cacheRows(c.Cache)...)
 	w.table("marks",
 		row{"on_error", tomlString(string(c.Marks.OnError))},
 		row{"size", strconv.FormatUint(uint64(c.Marks.Size), 10)})

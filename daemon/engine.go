@@ -63,7 +63,9 @@ type failure struct {
 type querySide struct {
 	server   *server.Server
 	resolver *resolver.Resolver
+	cache    *cache.Cache
 	sealed   *cache.Sealed
+	kept     *keptAnswers
 	geo      *geo.Handle
 	never    atomic.Pointer[neverMark]
 	carries  atomic.Pointer[map[routing.Path]bool] // IPv6

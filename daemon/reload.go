@@ -33,6 +33,7 @@ func (e *engine) reload(ctx context.Context, parts *Parts) error {
 		return fmt.Errorf("reloading: %w", err)
 	}
 	e.dropTurnedMarks(ctx, before.parts)
+	e.resizeCache()
 	e.sealed.Generation().Advance() // an answer may have been sealed by marks that are gone now
 	return nil
 }

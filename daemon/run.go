@@ -52,10 +52,7 @@ func Load(o Options) (*Parts, error) {
 	return Compile(c)
 }
 
-const (
-	cacheBytes = 64 << 20
-	stopTime   = 10 * time.Second // for taking everything back
-)
+const stopTime = 10 * time.Second // for taking everything back
 
 // Run resolves and routes until ctx ends, then removes what is ours from the
 // kernel. A Config that does not compile, or anything that cannot be set up,
@@ -116,7 +113,8 @@ func newEngine(o Options, parts *Parts) (*engine, error) {
 	e.tunnels = map[routing.Path]*running{}
 	e.outlets = outlets{}
 	e.failures = map[string]failure{}
-	e.sealed = cache.NewSealed(cacheSize()/2, &cache.Generation{})
+	e.cache = cache.New(cacheSize(parts.Config) / 2)
+	e.sealed = cache.NewSealed(cacheSize(parts.Config)/2, &cache.Generation{})
 	e.geo = geo.NewHandle(parts.Geo)
 	e.endpoints = endpoints
 	e.verdicts = openVerdicts(o.Dirs.State, o.Log)
@@ -124,10 +122,6 @@ func newEngine(o Options, parts *Parts) (*engine, error) {
 	e.hostDNS = hostResolver{opts: o, wake: e.poke}
 	return e, nil
 }
-
-// cacheSize is how many bytes answers may take: half of them by side, and half
-// as the fast lane gives them.
-func cacheSize() int { return int(min(cacheBytes, memoryLimit()/3)) }
 
 // Names of our files.
 const (
@@ -169,6 +163,7 @@ func (e *engine) serve(ctx context.Context, control net.Listener, hup <-chan os.
 	g.Go(func() error { return serveControl(inner, control, web.Handler(e.source())) })
 	g.Go(func() error { e.followSignals(inner, hup); return nil })
 	g.Go(func() error { e.verdicts.run(inner); return nil })
+	g.Go(func() error { e.kept.run(inner); return nil })
 	now := e.status(inner)
 	for _, c := range now.Conditions {
 		var fix []any
@@ -409,8 +404,10 @@ func (e *engine) bringUpQueries() {
 		p.CanV6 = func(path routing.Path) bool { return (*e.carries.Load())[path] }
 	}
 	e.resolver = resolver.New(resolver.Config{
-		Policy: e.policy, Cache: cache.New(cacheSize() / 2), Sealed: e.sealed, Learned: e.verdicts.learned, Paths: p, Log: e.log,
+		Policy: e.policy, Cache: e.cache, Sealed: e.sealed, Learned: e.verdicts.learned, Paths: p, Log: e.log,
 	})
+	e.kept = openKept(e.resolver, e.opts.Dirs.State, e.log)
+	e.kept.load(e.parts.Config.Cache.Save)
 	e.server = server.New(answerer{e.resolver, &e.who}, server.DefaultLimits(), e.log)
 	e.server.SetLane(lane)
 }

@@ -219,6 +219,9 @@ func (p *Parts) policy(m marks, out outlets, found func([]netip.AddrPort), g *ge
 			Mode: resolver.Mode(c.Decide.Auto), Mixed: resolver.Mixed(c.Decide.Mixed),
 			Judge: judge, Home: homeSubnet(c.Decide.Home, p.Geo),
 		},
+		Keep: resolver.Keep{
+			Stale: c.Cache.Stale, Prefetch: c.Cache.Prefetch, MinTTL: c.Cache.MinTTL, MaxTTL: c.Cache.MaxTTL,
+		},
 		Poison:         resolver.Poison{Hold: c.Poison.Hold, Forged: p.Forged, Bogus: p.Bogus},
 		Geo:            g,
 		PrivateOK:      c.Decide.PrivateOK,

@@ -79,6 +79,7 @@ func (e *engine) conditions(v *view, s api.Status) []api.Condition {
 		all = append(all, api.Condition{Severity: f.severity, What: f.text, Since: f.since})
 	}
 	all = append(all, e.verdicts.conditions()...)
+	all = append(all, e.kept.conditions()...)
 	for _, t := range v.tunnels {
 		st := t.status()
 		if st.State != wg.Up {
@@ -224,6 +225,7 @@ func (e *engine) counters() []api.Counter {
 	}{
 		{"queries", "queries", c.Queries + sealed}, {"queries", "answered by the fast lane", sealed}, {"queries", "answered from the cache", c.Hits}, {"queries", "answered locally", c.Local},
 		{"queries", "failed", c.Failed}, {"queries", "over a limit", c.Overloaded}, {"queries", "shared with an equal question", c.Shared},
+		{"queries", "answered with a stale answer", c.Stale}, {"queries", "answers fetched ahead", c.Prefetches},
 		{"queries", "without a packet left for another try", c.Capped},
 		{"auto", "names judged by auto", c.Auto.Judged}, {"auto", "judgements contradicted", c.Auto.Contradicted},
 		{"auto", "names in no list asked at home", c.Auto.Exposed},
