@@ -22,6 +22,7 @@ func (e *engine) source() web.Source {
 		Forget: e.forget,
 
 		Verdicts: e.verdictSource(),
+		Cache:    e.cacheSource(),
 		Reload: func(ctx context.Context) (api.Done, error) {
 			if err := e.requestReload(ctx); err != nil {
 				return api.Done{}, fmt.Errorf("the configuration stays as it was:\n%w", err)

@@ -22,7 +22,7 @@ func story(d *resolver.Decision, q *resolver.Query, detoured map[routing.Path]bo
 	}
 	for i, s := range d.Steps {
 		if i == 0 || s.Cached == "" {
-			out.Cached = s.Cached
+			out.Cached, out.Age, out.Prefetched = s.Cached, api.Since(s.Age), s.Prefetched
 		}
 		step := api.Step{Name: strings.TrimSuffix(s.Name, "."), Rule: nameRule(s)}
 		if s.Auto != nil {
@@ -30,7 +30,7 @@ func story(d *resolver.Decision, q *resolver.Query, detoured map[routing.Path]bo
 		}
 		for _, v := range s.Lookup {
 			if len(v.Tries) > 0 {
-				out.Cached = ""
+				out.Cached, out.Age, out.Prefetched = "", 0, false
 			}
 			step.Asked = append(step.Asked, asked(v, detoured[v.Path])...)
 		}
@@ -102,7 +102,7 @@ func auto(s resolver.Story) *api.Auto {
 }
 
 func asked(v resolver.Visit, detoured bool) []api.Asked {
-	base := api.Asked{Side: v.Side, Cached: v.Cached, Via: string(v.Path), Note: visitNote(v)}
+	base := api.Asked{Side: v.Side, Cached: v.Cached, Age: api.Since(v.Age), Prefetched: v.Prefetched, Via: string(v.Path), Note: visitNote(v)}
 	if len(v.Tries) == 0 {
 		base.Took, base.Error = api.Since(v.Took), oneLine(v.Err)
 		return []api.Asked{base}

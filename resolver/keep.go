@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"maps"
 	"slices"
 	"time"
 
@@ -64,6 +65,11 @@ func (r *Resolver) LoadCache(in io.Reader) (n int, behind bool, err error) {
 // CacheChanges returns a number that is another one whenever SaveCache would
 // write something else, but for the time that passed.
 func (r *Resolver) CacheChanges() uint64 { return r.cache.Changes() }
+
+// CacheSides returns what a Selection may have as its Side, in order.
+func (r *Resolver) CacheSides() []string {
+	return slices.Sorted(maps.Values(r.policy.Load().names()))
+}
 
 var errCursor = errors.New("this is not where a page of the list ended")
 

@@ -21,6 +21,7 @@ type Source struct {
 	Reload func(ctx context.Context) (api.Done, error)
 
 	Verdicts Verdicts
+	Cache    Cache
 }
 
 // maxBody is the longest form that we read.
@@ -39,6 +40,7 @@ func Handler(s Source) http.Handler {
 	mux.Handle("POST /v1/marks/forget", serve(func(r *http.Request) (api.Done, error) { return s.Forget(r.Context(), r.PostFormValue("addr")) }))
 	mux.Handle("POST /v1/reload", serve(func(r *http.Request) (api.Done, error) { return s.Reload(r.Context()) }))
 	s.Verdicts.handle(mux)
+	s.Cache.handle(mux)
 	return mux
 }
 

@@ -3,6 +3,7 @@ package web_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -38,6 +39,15 @@ func source() web.Source {
 		},
 		Forget: func(_ context.Context, addr string) (api.Done, error) {
 			return api.Done{Schema: api.Schema, Text: addr}, nil
+		},
+		Cache: web.Cache{
+			Stats: func(context.Context) (api.Cache, error) { return api.Cache{Schema: api.Schema, Entries: 7}, nil },
+			List: func(_ context.Context, s api.CacheSelection, after string, limit int) (api.CacheList, error) {
+				return api.CacheList{Schema: api.Schema, Entries: []api.CacheEntry{{Name: s.Suffix, Side: s.Side, Bytes: limit}}, Next: after}, nil
+			},
+			Flush: func(_ context.Context, s api.CacheSelection) (api.Done, error) {
+				return api.Done{Schema: api.Schema, Text: fmt.Sprintf("%+v", s)}, nil
+			},
 		},
 		Verdicts: web.Verdicts{
 			List: func(_ context.Context, suffix string) (api.Verdicts, error) {
@@ -105,6 +115,32 @@ func TestClientGetsWhatTheSourceSays(t *testing.T) {
 	} {
 		got, err := done.got()
 		check("verdicts", got, api.Done{Schema: api.Schema, Text: done.want}, err)
+	}
+}
+
+func TestCacheOverTheAPI(t *testing.T) {
+	c, ctx := serve(t), t.Context()
+	if s, err := c.Cache(ctx); err != nil || s.Entries != 7 {
+		t.Errorf("stats: %+v, %v", s, err)
+	}
+	l, err := c.CacheList(ctx, api.CacheSelection{Suffix: "a&b.org", Side: "foreign"}, "00ff", 5)
+	if err != nil || len(l.Entries) != 1 || l.Entries[0] != (api.CacheEntry{Name: "a&b.org", Side: "foreign", Bytes: 5}) || l.Next != "00ff" {
+		t.Errorf("list: %+v, %v", l, err)
+	}
+	for _, limit := range []int{0, -1, api.MaxCachePage + 1} {
+		if _, err := c.CacheList(ctx, api.CacheSelection{}, "", limit); err == nil {
+			t.Errorf("a page of %d entries", limit)
+		}
+	}
+	for _, s := range []api.CacheSelection{{Name: "a.org"}, {Name: "a.org", Side: "x"}, {Suffix: "org"}, {Side: "x"}, {All: true}} {
+		if d, err := c.FlushCache(ctx, s); err != nil || d.Text != fmt.Sprintf("%+v", s) {
+			t.Errorf("flush %+v: %+v, %v", s, d, err)
+		}
+	}
+	for _, s := range []api.CacheSelection{{}, {Name: "a.org", Suffix: "org"}, {Name: "a.org", All: true}} {
+		if d, err := c.FlushCache(ctx, s); err == nil {
+			t.Errorf("flush %+v: %+v", s, d)
+		}
 	}
 }
 

@@ -44,7 +44,7 @@ func TestUsageIsTwo(t *testing.T) {
 	for _, args := range []string{
 		"bogus", "--bogus", "statsu", "query", "query a b c", "query --bogus", "route", "route a b", "status x", "marks x", "marks --bogus",
 		"marks forget", "marks forget a b",
-		"verdicts x", "verdicts list a b", "verdicts pin a", "verdicts pin a home b", "verdicts forget", "verdicts forget a b",
+		"verdicts x", "cache x", "cache list a b", "cache list --limit 0", "cache flush", "cache flush a b", "cache flush a --all", "cache flush a --suffix b", "cache flush --all --side foreign", "verdicts list a b", "verdicts pin a", "verdicts pin a home b", "verdicts forget", "verdicts forget a b",
 		"verdicts forget a --all", "verdicts forget --all --suffix a", "verdicts forget --suffix=", "run x", "check a b", "config x", "plan x", "diff x", "cleanup x", "reload x", "version x",
 		"lab x", "help bogus", "help query x", "completion", "completion bogus", "-c", "status --json=maybe",
 	} {
@@ -59,7 +59,7 @@ func TestUsageIsTwo(t *testing.T) {
 func TestNoDaemonIsOne(t *testing.T) {
 	dir := t.TempDir()
 	for _, args := range []string{"query www.example.com", "route 192.0.2.1", "status", "status -q", "status --json", "marks", "marks forget 192.0.2.1", "verdicts",
-		"verdicts pin a.org home", "verdicts forget a.org", "verdicts forget --all", "reload"} {
+		"verdicts pin a.org home", "verdicts forget a.org", "verdicts forget --all", "cache", "cache list example.org", "cache flush www.example.org", "cache flush --all", "reload"} {
 		code, out, errs := command(t, append(strings.Fields(args), "--run-dir", dir)...)
 		if code != exitNo || out != "" || strings.Count(errs, "\n") != 1 || !strings.Contains(errs, api.ErrNoDaemon.Error()) || !strings.Contains(errs, "smartdns run") {
 			t.Errorf("smartdns %s: exit %d\n%s%s", args, code, out, errs)

@@ -14,7 +14,7 @@ import (
 
 // decision prints one query's story, a row per station.
 func (p printer) decision(d api.Decision) {
-	p.line(p.bold(cmp.Or(d.Name, "."))+" "+d.Type, fmt.Sprintf("%s  %s  %s", p.rcode(d.RCode), short(d.Took), cached(d.Cached)))
+	p.line(p.bold(cmp.Or(d.Name, "."))+" "+d.Type, fmt.Sprintf("%s  %s  %s", p.rcode(d.RCode), short(d.Took), cached(d)))
 	if d.Client != "" {
 		p.row("client", d.Client, "")
 	}
@@ -107,8 +107,13 @@ func (p printer) asked(a api.Asked) {
 	text += " via " + a.Via
 	switch {
 	case a.Cached != "":
-		label, right, text = "cached", "", "the "+a.Side+" side's answer"
+		label, right, text = "cached", long(a.Age)+" ago", "the "+a.Side+" side's answer"
+		if a.Prefetched {
+			right = "fetched ahead, " + right
+		}
 		switch a.Cached {
+		case "stale":
+			label, text = "stale", "the "+a.Side+" side's last answer"
 		case "failure":
 			text = "the " + a.Side + " side's failure"
 		case "doubt":
@@ -308,14 +313,16 @@ func (p printer) rcode(s string) string {
 	return p.bad(s)
 }
 
-func cached(s string) string {
-	switch s {
+func cached(d api.Decision) string {
+	switch d.Cached {
 	case "":
 		return "not cached"
 	case "failure":
 		return "failed before"
 	case "sealed":
 		return "sealed"
+	case "stale":
+		return "stale"
 	}
 	return "cached"
 }

@@ -48,7 +48,7 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "say more: every step, every repair")
 	root.AddCommand(
 		a.runCommand(), a.checkCommand(), a.configCommand(), a.planCommand(), a.diffCommand(),
-		a.queryCommand(), a.routeCommand(), a.statusCommand(), a.marksCommand(), a.verdictsCommand(),
+		a.queryCommand(), a.routeCommand(), a.statusCommand(), a.marksCommand(), a.verdictsCommand(), a.cacheCommand(),
 		a.cleanupCommand(), a.reloadCommand(), a.labCommand(), a.versionCommand(),
 		completionCommand(root, a.out),
 	)

@@ -19,17 +19,3 @@ func (c *Cache) Resize(capacity int) {
 		s.mu.Unlock()
 	}
 }
-
-// Resize makes capacity the cap. What is over it goes, and is sealed again by
-// the next answer.
-func (s *Sealed) Resize(capacity int) {
-	for i := range s.shard {
-		sh := &s.shard[i]
-		sh.mu.Lock()
-		sh.limit = max(capacity/sealedShards, 1<<20/sealedShards)
-		if sh.bytes() > sh.limit {
-			sh.reset()
-		}
-		sh.mu.Unlock()
-	}
-}

@@ -135,27 +135,6 @@ func TestResize(t *testing.T) {
 	}
 }
 
-func TestResizeSealed(t *testing.T) {
-	s := cache.NewSealed(4<<20, &cache.Generation{})
-	fill := func() {
-		for i := range 40_000 {
-			m := fmt.Appendf([]byte{5: 1, 11: 0}, "\x05%05d\x03com\x00\x00\x01\x00\x01", i)
-			if !s.Put(cache.Seal{Msg: append(m, make([]byte, 60)...), Life: time.Hour}) {
-				t.Fatalf("%d was not sealed", i)
-			}
-		}
-	}
-	fill()
-	s.Resize(2 << 20)
-	if st := s.Stats(); st.Capacity != 2<<20 || st.Bytes > st.Capacity {
-		t.Errorf("%+v", st)
-	}
-	fill()
-	if st := s.Stats(); st.Bytes > st.Capacity || st.Entries < 1000 {
-		t.Errorf("%+v", st)
-	}
-}
-
 // What an entry costs is a figure that PERFORMANCE rests on: 100,000 names with
 // an answer of one address.
 func TestCostOfAnEntry(t *testing.T) {

@@ -142,18 +142,20 @@ type Counter struct {
 
 // Decision is one query's whole story.
 type Decision struct {
-	Schema  int       `json:"schema"`
-	Name    string    `json:"name"`
-	Type    string    `json:"type"`
-	Client  string    `json:"client,omitempty"`
-	RCode   string    `json:"rcode"`
-	EDE     []EDE     `json:"ede,omitempty"`
-	Took    Seconds   `json:"took"`
-	Cached  string    `json:"cached"`            // "", "fresh", "negative", "failure"; "sealed": clients get it from the fast lane
-	Steps   []Step    `json:"steps"`             // the asked name, and each CNAME target that was resolved by its own rule
-	Records []Record  `json:"records,omitempty"` // of the answer, without those that are an address and nothing else
-	Answers []Address `json:"answers,omitempty"` // its addresses, and those taken out of it
-	Notes   []string  `json:"notes,omitempty"`   // what was odd: held, stripped
+	Schema     int       `json:"schema"`
+	Name       string    `json:"name"`
+	Type       string    `json:"type"`
+	Client     string    `json:"client,omitempty"`
+	RCode      string    `json:"rcode"`
+	EDE        []EDE     `json:"ede,omitempty"`
+	Took       Seconds   `json:"took"`
+	Cached     string    `json:"cached"`               // "", "fresh", "negative", "stale", "failure"; "sealed": clients get it from the fast lane
+	Age        Seconds   `json:"age,omitempty"`        // of a cached answer
+	Prefetched bool      `json:"prefetched,omitempty"` // it was fetched before anybody had to wait for it
+	Steps      []Step    `json:"steps"`                // the asked name, and each CNAME target that was resolved by its own rule
+	Records    []Record  `json:"records,omitempty"`    // of the answer, without those that are an address and nothing else
+	Answers    []Address `json:"answers,omitempty"`    // its addresses, and those taken out of it
+	Notes      []string  `json:"notes,omitempty"`      // what was odd: held, stripped
 }
 
 // Step is how one name was decided.
@@ -199,14 +201,16 @@ type Rule struct {
 
 // Asked is one upstream try, or what the cache had instead of one.
 type Asked struct {
-	Side   string  `json:"side"`
-	Cached string  `json:"cached,omitempty"` // nobody was asked: "fresh", "negative", "failure", "doubt"
-	Server string  `json:"server,omitempty"`
-	Via    string  `json:"via"`
-	Proto  string  `json:"proto,omitempty"`
-	Took   Seconds `json:"took"`
-	Note   string  `json:"note,omitempty"`
-	Error  string  `json:"error,omitempty"`
+	Side       string  `json:"side"`
+	Cached     string  `json:"cached,omitempty"` // nobody was asked: "fresh", "negative", "stale", "failure", "doubt"
+	Age        Seconds `json:"age,omitempty"`    // of what the cache had
+	Prefetched bool    `json:"prefetched,omitempty"`
+	Server     string  `json:"server,omitempty"`
+	Via        string  `json:"via"`
+	Proto      string  `json:"proto,omitempty"`
+	Took       Seconds `json:"took"`
+	Note       string  `json:"note,omitempty"`
+	Error      string  `json:"error,omitempty"`
 }
 
 // Address is one answered address and where its packets go.
