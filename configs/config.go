@@ -34,6 +34,8 @@ type Config struct {
 	Sides   []Side   // in the order of the file; domestic and foreign always exist
 	Lists   []List   // in the order of the file
 	Decide  Decide
+	Records Records
+	DNS64   DNS64
 	Geo     Geo
 	Poison  Poison
 	Cache   Cache
@@ -104,6 +106,7 @@ type Side struct {
 	Bootstrap []Server
 	SOCKS5    Proxy
 	ECS       ECS
+	Private   bool // its answers may hold private addresses
 	Pos       Pos
 }
 
@@ -215,10 +218,32 @@ type NameRule struct {
 	Ask     string       // a side's name, or AskAuto
 	Answer  Answer       // a local answer
 	Via     routing.Path // the path of the answered addresses; "" = as decide.addresses says
+	AAAA    AAAA         // which IPv6 addresses are answered
+	HTTPS   HTTPS        // what of service records is answered
 	Text    string       // its match as the file writes it, on one line, with its quotes
 	Clients Clients      // for whom it holds
 	Pos     Pos
 }
+
+// AAAA says which IPv6 addresses of a name are answered.
+type AAAA string
+
+// The values of aaaa.
+const (
+	AAAAAuto AAAA = "auto" // those whose path carries IPv6
+	AAAADrop AAAA = "drop" // none
+	AAAAKeep AAAA = "keep" // all
+)
+
+// HTTPS says what of a name's HTTPS and SVCB records is answered.
+type HTTPS string
+
+// The values of https.
+const (
+	HTTPSAuto  HTTPS = "auto"  // all, without the hints that an address answer would not have
+	HTTPSStrip HTTPS = "strip" // all, without any hint
+	HTTPSDrop  HTTPS = "drop"  // nothing
+)
 
 // AskAuto is the value of ask that leaves the choice of side to auto.
 const AskAuto = "auto"
@@ -233,6 +258,7 @@ const (
 	MatchKeyword                      // "keyword:example"
 	MatchRegexp                       // "regexp:^ad[0-9]+\\."
 	MatchList                         // "list:cn-domains"
+	MatchReverse                      // "reverse:192.168.50.0/24": the names of its addresses
 	MatchAll                          // "*"
 )
 
@@ -242,6 +268,7 @@ type NameMatch struct {
 	Name   dnsname.FQDN   // MatchSuffix, MatchFull
 	Text   string         // MatchKeyword: lower case; MatchList: the list's name
 	Regexp *regexp.Regexp // MatchRegexp: on the lower-case name without its last dot
+	Prefix netip.Prefix   // MatchReverse
 }
 
 // AnswerKind is what a local answer says.
@@ -253,7 +280,8 @@ const (
 	AnswerNXDomain AnswerKind = "nxdomain"
 	AnswerNoData   AnswerKind = "nodata"
 	AnswerRefused  AnswerKind = "refused"
-	AnswerBlock    AnswerKind = "block"   // nxdomain with EDE 15
+	AnswerBlock    AnswerKind = "block"   // nxdomain
+	AnswerNull     AnswerKind = "null"    // 0.0.0.0 and ::
 	AnswerAddress  AnswerKind = "address" // Addrs
 	AnswerCNAME    AnswerKind = "cname"   // Target, resolved by its own rules
 )
@@ -292,6 +320,42 @@ type AddressMatch struct {
 	Prefix netip.Prefix // AddrPrefix
 	List   string       // AddrList
 }
+
+// Records are the names that have records of the user's. They come before the
+// rules.
+type Records struct {
+	Lines []RecordLine // in the order of the file
+	Zones []RecordFile // zone files
+	Hosts []RecordFile // files like /etc/hosts
+}
+
+// RecordLine is a record as a zone file writes it.
+type RecordLine struct {
+	Text string
+	Pos  Pos
+}
+
+// RecordFile is a file of records.
+type RecordFile struct {
+	Path string
+	Pos  Pos // where the config names it
+}
+
+// DNS64 makes AAAA records out of A records (RFC 6147).
+type DNS64 struct {
+	Prefix  netip.Prefix   // invalid: there is none
+	Exclude []netip.Prefix // of v6: they count as absent; of v4: they stay what they are
+	NAT64   NAT64
+}
+
+// NAT64 says where the addresses that DNS64 makes become v4 again.
+type NAT64 string
+
+// The values of nat64.
+const (
+	NAT64Here NAT64 = "here" // on this host or before it: v4 packets leave
+	NAT64Path NAT64 = "path" // beyond the path of the v4 address: v6 packets leave
+)
 
 // Geo says who knows which country an address is in.
 type Geo struct {

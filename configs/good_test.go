@@ -120,8 +120,8 @@ func TestDefaultIsAResolverOnLoopback(t *testing.T) {
 			Auto:  "foreign-first",
 			Mixed: "all",
 			Names: []configs.NameRule{
-				{Index: 0, Match: []configs.NameMatch{{Kind: configs.MatchList, Text: "cn-domains"}}, Ask: "domestic", Text: `"list:cn-domains"`},
-				{Index: 1, Match: []configs.NameMatch{{Kind: configs.MatchAll}}, Ask: "auto", Text: `"*"`},
+				{Index: 0, Match: []configs.NameMatch{{Kind: configs.MatchList, Text: "cn-domains"}}, Ask: "domestic", AAAA: "auto", HTTPS: "auto", Text: `"list:cn-domains"`},
+				{Index: 1, Match: []configs.NameMatch{{Kind: configs.MatchAll}}, Ask: "auto", AAAA: "auto", HTTPS: "auto", Text: `"*"`},
 			},
 			Addresses: []configs.AddressRule{
 				{Index: 0, Match: []configs.AddressMatch{{Kind: configs.AddrPrivate}, {Kind: configs.AddrHome}}, Via: "direct", Text: `["private", "home"]`},
@@ -129,6 +129,7 @@ func TestDefaultIsAResolverOnLoopback(t *testing.T) {
 			},
 		},
 		Geo:     configs.Geo{Sources: []string{"embedded"}},
+		DNS64:   configs.DNS64{NAT64: "here"},
 		Poison:  configs.Poison{Hold: 400_000_000},
 		Cache:   configs.Cache{Stale: 24 * time.Hour, Prefetch: true, MaxTTL: 24 * time.Hour, Save: true},
 		Marks:   configs.Marks{OnError: "servfail", Size: 262144},

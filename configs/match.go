@@ -13,6 +13,8 @@ func (m NameMatch) String() string {
 		return "regexp:" + m.Regexp.String()
 	case MatchList:
 		return "list:" + m.Text
+	case MatchReverse:
+		return "reverse:" + m.Prefix.String()
 	}
 	return "*"
 }

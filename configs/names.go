@@ -30,8 +30,8 @@ func (c converter) nameRules(raw rules[rawNameRule]) []NameRule {
 
 func defaultNameRules() []NameRule {
 	return []NameRule{
-		{Index: 0, Match: []NameMatch{{Kind: MatchList, Text: ListCNDomains}}, Ask: SideDomestic, Text: `"list:cn-domains"`, Pos: defaultPos()},
-		{Index: 1, Match: []NameMatch{{Kind: MatchAll}}, Ask: AskAuto, Text: `"*"`, Pos: defaultPos()},
+		{Index: 0, Match: []NameMatch{{Kind: MatchList, Text: ListCNDomains}}, Ask: SideDomestic, AAAA: AAAAAuto, HTTPS: HTTPSAuto, Text: `"list:cn-domains"`, Pos: defaultPos()},
+		{Index: 1, Match: []NameMatch{{Kind: MatchAll}}, Ask: AskAuto, AAAA: AAAAAuto, HTTPS: HTTPSAuto, Text: `"*"`, Pos: defaultPos()},
 	}
 }
 
@@ -42,6 +42,8 @@ func (c converter) nameRule(line table[rawNameRule]) NameRule {
 		Ask:     body.Ask.value,
 		Answer:  c.answer(body.Answer),
 		Via:     c.via(body.Via, ""),
+		AAAA:    word(c, body.AAAA, AAAAAuto, AAAADrop, AAAAKeep),
+		HTTPS:   word(c, body.HTTPS, HTTPSAuto, HTTPSStrip, HTTPSDrop),
 		Text:    body.Match.text(),
 		Clients: c.lineClients(body.Clients),
 		Pos:     c.pos(line.place),
@@ -59,6 +61,11 @@ func (c converter) nameRule(line table[rawNameRule]) NameRule {
 	}
 	if rule.Answer.Kind != AnswerNone && rule.Answer.Kind != AnswerAddress && body.Via.given() {
 		c.addf(body.Via.place, "answer = %q has no addresses that could go anywhere", body.Answer.items[0].value)
+	}
+	for _, shape := range []rawString{body.AAAA, body.HTTPS} {
+		if body.Answer.given() && shape.given() {
+			c.addf(shape.place, "an answer is given as it is written: aaaa and https go with ask")
+		}
 	}
 	return rule
 }
@@ -104,6 +111,9 @@ func parseNameMatch(s string) (NameMatch, error) {
 	if !ok {
 		kind, value = "domain", s
 	}
+	if _, err := parsePrefix(s); err == nil {
+		return NameMatch{}, fmt.Errorf(`is no name: for the names of these addresses write %s`, quote("reverse:"+s))
+	}
 	switch kind {
 	case "domain", "full":
 		name, err := parseName(value)
@@ -130,8 +140,14 @@ func parseNameMatch(s string) (NameMatch, error) {
 		return NameMatch{Kind: MatchRegexp, Regexp: re}, nil
 	case "list":
 		return NameMatch{Kind: MatchList, Text: value}, nil
+	case "reverse":
+		prefix, err := parsePrefix(value)
+		if err != nil {
+			return NameMatch{}, err
+		}
+		return NameMatch{Kind: MatchReverse, Prefix: prefix}, nil
 	}
-	return NameMatch{}, fmt.Errorf("no such matcher %s: it is domain:, full:, keyword:, regexp: or list:NAME", quote(kind+":"))
+	return NameMatch{}, fmt.Errorf("no such matcher %s: it is domain:, full:, keyword:, regexp:, reverse: or list:NAME", quote(kind+":"))
 }
 
 // answer reads a local answer: a word, "cname:" and a name, an address, or a
@@ -171,7 +187,7 @@ func (c converter) answer(raw rawOneOrMore) Answer {
 
 func parseAnswer(s string) (Answer, error) {
 	switch kind := AnswerKind(s); kind {
-	case AnswerNXDomain, AnswerNoData, AnswerRefused, AnswerBlock:
+	case AnswerNXDomain, AnswerNoData, AnswerRefused, AnswerBlock, AnswerNull:
 		return Answer{Kind: kind}, nil
 	}
 	if target, ok := strings.CutPrefix(s, "cname:"); ok {
@@ -191,7 +207,7 @@ func parseAnswer(s string) (Answer, error) {
 func parseAnswerAddr(s string) (netip.Addr, error) {
 	addr, err := netip.ParseAddr(s)
 	if err != nil || addr.Zone() != "" {
-		return netip.Addr{}, errors.New("no such answer: it is nxdomain, nodata, refused, block, an address, a list of addresses or cname:NAME")
+		return netip.Addr{}, errors.New("no such answer: it is nxdomain, nodata, refused, block, null, an address, a list of addresses or cname:NAME")
 	}
 	return addr.Unmap(), nil
 }

@@ -9,6 +9,8 @@ type rawConfig struct {
 	Side    named[rawSide]   `toml:"side"`
 	List    named[rawList]   `toml:"list"`
 	Decide  rawDecide        `toml:"decide"`
+	Records rawRecords       `toml:"records"`
+	DNS64   rawDNS64         `toml:"dns64"`
 	Geo     rawGeo           `toml:"geo"`
 	Poison  rawPoison        `toml:"poison"`
 	Cache   rawCache         `toml:"cache"`
@@ -42,6 +44,7 @@ type rawSide struct {
 	Bootstrap rawStrings `toml:"bootstrap"`
 	SOCKS5    rawString  `toml:"socks5"`
 	ECS       rawString  `toml:"ecs"`
+	Private   rawBool    `toml:"private"`
 }
 
 type rawServer struct {
@@ -69,7 +72,21 @@ type rawNameRule struct {
 	Ask     rawString    `toml:"ask"`
 	Answer  rawOneOrMore `toml:"answer"`
 	Via     rawString    `toml:"via"`
+	AAAA    rawString    `toml:"aaaa"`
+	HTTPS   rawString    `toml:"https"`
 	Clients rawStrings   `toml:"clients"`
+}
+
+type rawRecords struct {
+	Lines rawStrings `toml:"lines"`
+	Zones rawStrings `toml:"zones"`
+	Hosts rawStrings `toml:"hosts"`
+}
+
+type rawDNS64 struct {
+	Prefix  rawString  `toml:"prefix"`
+	Exclude rawStrings `toml:"exclude"`
+	NAT64   rawString  `toml:"nat64"`
 }
 
 type rawAddressRule struct {

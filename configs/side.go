@@ -39,6 +39,7 @@ func (c converter) sides(raw named[rawSide], own []netip.AddrPort) []Side {
 			Choose:  word(c, s.body.Choose, ChooseFastest, ChooseOrder, ChooseRace),
 			SOCKS5:  c.socks5(s.body.SOCKS5),
 			ECS:     c.ecs(s.body.ECS),
+			Private: s.body.Private.or(false),
 			Pos:     c.pos(s.place),
 		}
 		side.Bootstrap = c.bootstrap(s.body.Bootstrap, side, own)

@@ -43,7 +43,8 @@ func (c *Config) Text() string {
 			row{"choose", tomlString(string(s.Choose))},
 			row{"bootstrap", serverTexts(s.Bootstrap)},
 			row{"socks5", tomlString(s.SOCKS5.text())},
-			row{"ecs", tomlString(s.ECS.String())})
+			row{"ecs", tomlString(s.ECS.String())},
+			row{"private", strconv.FormatBool(s.Private)})
 	}
 	for _, l := range c.Lists {
 		w.table("list."+tomlKey(l.Name),
@@ -57,6 +58,14 @@ func (c *Config) Text() string {
 		row{"private_ok", tomlStrings(texts(c.Decide.PrivateOK))})
 	w.rules("names", nameRows(c.Decide.Names))
 	w.rules("addresses", addressRows(c.Decide.Addresses))
+	w.table("records",
+		row{"lines", tomlStrings(lineTexts(c.Records.Lines))},
+		row{"zones", tomlStrings(filePaths(c.Records.Zones))},
+		row{"hosts", tomlStrings(filePaths(c.Records.Hosts))})
+	w.table("dns64",
+		row{"prefix", tomlString(prefixText(c.DNS64.Prefix))},
+		row{"exclude", tomlStrings(texts(c.DNS64.Exclude))},
+		row{"nat64", tomlString(string(c.DNS64.NAT64))})
 	w.table("geo",
 		row{"sources", tomlStrings(sourceTexts(c.Geo.Sources))})
 	w.table("poison",
@@ -122,6 +131,12 @@ func nameRows(rules []NameRule) []row {
 		}
 		if r.Via != "" {
 			says = append(says, "via = "+tomlString(string(r.Via)))
+		}
+		if r.AAAA != AAAAAuto {
+			says = append(says, "aaaa = "+tomlString(string(r.AAAA)))
+		}
+		if r.HTTPS != HTTPSAuto {
+			says = append(says, "https = "+tomlString(string(r.HTTPS)))
 		}
 		if !r.Clients.Everybody() {
 			says = append(says, "clients = "+tomlStrings(r.Clients.texts()))

@@ -42,6 +42,8 @@ func TestServersAreTyped(t *testing.T) {
 func TestNameMatchesAreTyped(t *testing.T) {
 	for text, want := range map[string]configs.NameMatch{
 		"*":                   {Kind: configs.MatchAll},
+		"reverse:10.9.0.0/16": {Kind: configs.MatchReverse, Prefix: netip.MustParsePrefix("10.9.0.0/16")},
+		"reverse:fd00::1":     {Kind: configs.MatchReverse, Prefix: netip.MustParsePrefix("fd00::1/128")},
 		"example.com":         {Kind: configs.MatchSuffix, Name: "example.com."},
 		"Example.COM.":        {Kind: configs.MatchSuffix, Name: "example.com."},
 		"domain:example.com":  {Kind: configs.MatchSuffix, Name: "example.com."},
@@ -81,6 +83,7 @@ names = [ { match = 'regexp:^ad[0-9]+\.', answer = "block" }, { match = "*", ask
 func TestAnswersAreTyped(t *testing.T) {
 	for text, want := range map[string]configs.Answer{
 		`"nxdomain"`:                      {Kind: configs.AnswerNXDomain},
+		`"null"`:                          {Kind: configs.AnswerNull},
 		`"nodata"`:                        {Kind: configs.AnswerNoData},
 		`"refused"`:                       {Kind: configs.AnswerRefused},
 		`"block"`:                         {Kind: configs.AnswerBlock},

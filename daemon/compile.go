@@ -29,6 +29,8 @@ type Parts struct {
 	Forged    *addrSet // answers that only injectors give
 	Bogus     *addrSet // answers that mean NXDOMAIN
 	Sets      Sets
+	Records   recordSet
+	Exclude   *addrSet   // [dns64] exclude
 	Lists     []api.List // those in use
 
 	Certificate *tls.Certificate // of [listen] cert and key; nil without
@@ -87,6 +89,9 @@ func Compile(c *configs.Config) (*Parts, error) {
 	collect(err)
 	p.Certificate, err = loadCertificate(c)
 	collect(err)
+	p.Records, err = compileRecords(c.Records)
+	collect(err)
+	p.Exclude = compileExclude(c.DNS64)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
@@ -98,7 +103,7 @@ func compileNames(c *configs.Config, l *lists) (*policy.Names, pins, error) {
 	var rules []policy.NameRule
 	var failed error
 	for _, r := range c.Decide.Names {
-		rule := policy.NameRule{Rule: policy.Rule{Index: r.Index, Text: r.Text, Pos: r.Pos.String(), Via: r.Via}, Clients: clientsOf(r)}
+		rule := policy.NameRule{Rule: policy.Rule{Index: r.Index, Text: r.Text, Pos: r.Pos.String(), Via: r.Via, Shape: shapeOf(r)}, Clients: clientsOf(r)}
 		switch {
 		case r.Answer.Kind != configs.AnswerNone:
 			rule.Rule.Action = policy.Local
@@ -120,6 +125,10 @@ func compileNames(c *configs.Config, l *lists) (*policy.Names, pins, error) {
 				rule.Entries = append(rule.Entries, policy.Entry{Kind: policy.Keyword, Text: m.Text})
 			case configs.MatchRegexp:
 				rule.Entries = append(rule.Entries, policy.Entry{Kind: policy.Regexp, Text: m.Regexp.String(), Regexp: m.Regexp})
+			case configs.MatchReverse:
+				for _, zone := range policy.ReverseZones(m.Prefix) {
+					rule.Entries = append(rule.Entries, policy.Entry{Kind: policy.Suffix, Name: zone})
+				}
 			case configs.MatchAll:
 				rule.Entries = append(rule.Entries, policy.Entry{Kind: policy.All})
 			}
@@ -129,6 +138,26 @@ func compileNames(c *configs.Config, l *lists) (*policy.Names, pins, error) {
 	rules, pinned := watching(rules)
 	names, err := policy.NewNames(rules)
 	return names, pinned(), errors.Join(failed, err)
+}
+
+// shapeOf returns what a line of names does to answers.
+func shapeOf(r configs.NameRule) policy.Shape {
+	var s policy.Shape
+	if r.AAAA != configs.AAAAAuto {
+		s.AAAA = policy.AAAAShape(r.AAAA)
+	}
+	if r.HTTPS != configs.HTTPSAuto {
+		s.HTTPS = policy.HTTPSShape(r.HTTPS)
+	}
+	return s
+}
+
+func compileExclude(c configs.DNS64) *addrSet {
+	var all []policy.PrefixEntry
+	for _, p := range c.Exclude {
+		all = append(all, policy.PrefixEntry{Prefix: p})
+	}
+	return newAddrSet(all)
 }
 
 // compileAddresses makes the two readings of [decide].addresses that must

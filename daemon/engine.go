@@ -130,7 +130,7 @@ func (e *engine) loop(ctx context.Context) {
 			pause = nil
 			continue
 		case <-retry.C:
-			if !e.failing() {
+			if !e.followRecords(ctx) && !e.failing() {
 				continue
 			}
 		case r := <-e.reloads:

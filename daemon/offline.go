@@ -46,7 +46,7 @@ func Check(o Options) (Report, error) {
 			r.Notes = append(r.Notes, n.String())
 		}
 	}
-	for _, l := range p.Lists {
+	for _, l := range p.allLists() {
 		text := fmt.Sprintf("list %s: %d entries of %s from %s", l.Name, l.Entries, l.Kind, l.Source)
 		if l.Dropped > 0 {
 			text += fmt.Sprintf(", %d lines passed over, the first: %s", l.Dropped, l.FirstDropped)

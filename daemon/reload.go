@@ -28,6 +28,7 @@ func (e *engine) reload(ctx context.Context, parts *Parts) error {
 	before := wanted{e.parts, e.marks, e.policy}
 	known := maps.Clone(e.failures)
 	e.adopt(ctx, next)
+	e.note(ctx, "records", nil) // this parts' records have just been read
 	if err := e.newFailure(known); err != nil {
 		e.adopt(ctx, before)
 		return fmt.Errorf("reloading: %w", err)

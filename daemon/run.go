@@ -333,8 +333,11 @@ func removeAll(ctx context.Context, routes *routing.Reconciler) ([]routing.Step,
 
 // tolerable reports whether listening failed only on addresses that are not
 // there (yet), or on the port for redirected queries, which port 53 can stand in
-// for.
+// for; or whether files of records cannot be read again.
 func tolerable(err error) bool {
+	if errors.Is(err, errRecordsKept) {
+		return true
+	}
 	for _, err := range unjoin(err) {
 		l, ok := errors.AsType[*server.ListenError](err)
 		if !ok || l.Addr.Port() != redirectPort && !errors.Is(err, syscall.EADDRNOTAVAIL) && !errors.Is(err, syscall.EAFNOSUPPORT) {

@@ -79,7 +79,8 @@ func sides(c *configs.Config, m marks, out outlets, found func([]netip.AddrPort)
 		all[s.Name] = resolver.Side{
 			Exchanger: upstream.Group(group, mode), Path: s.Via,
 			Trusted: encrypted || s.Via.IsTunnel(), Spoofable: !encrypted && !s.Via.IsTunnel(),
-			Subnet: resolver.Subnet{Client: s.ECS.Client, Prefix: s.ECS.Prefix},
+			Subnet:  resolver.Subnet{Client: s.ECS.Client, Prefix: s.ECS.Prefix},
+			Private: s.Private,
 		}
 		if s.Name == resolver.Foreign && len(honest) > 0 {
 			judge = upstream.Group(honest, mode)
@@ -222,9 +223,13 @@ func (p *Parts) policy(m marks, out outlets, found func([]netip.AddrPort), g *ge
 		Keep: resolver.Keep{
 			Stale: c.Cache.Stale, Prefetch: c.Cache.Prefetch, MinTTL: c.Cache.MinTTL, MaxTTL: c.Cache.MaxTTL,
 		},
-		Poison:         resolver.Poison{Hold: c.Poison.Hold, Forged: p.Forged, Bogus: p.Bogus},
-		Geo:            g,
-		PrivateOK:      c.Decide.PrivateOK,
+		Poison:    resolver.Poison{Hold: c.Poison.Hold, Forged: p.Forged, Bogus: p.Bogus},
+		Geo:       g,
+		PrivateOK: c.Decide.PrivateOK,
+		Local: resolver.Local{
+			Records: p.Records.records,
+			DNS64:   resolver.DNS64{Prefix: c.DNS64.Prefix, Exclude: p.Exclude, OnPath: c.DNS64.NAT64 == configs.NAT64Path},
+		},
 		AnswerUnmarked: c.Marks.OnError == configs.OnErrorAnswer,
 	}
 	return pol, nil

@@ -24,7 +24,7 @@ func (e *engine) status(ctx context.Context) api.Status {
 	s := api.Status{
 		Tunnels: []api.Tunnel{}, Sets: []api.Set{}, Classified: []string{},
 		Schema: api.Schema, Version: e.opts.Version, Uptime: api.Since(time.Since(e.started)),
-		Listen: e.listenStatus(v), Lists: append([]api.List{}, v.parts.Lists...), Sides: sideStatus(v), Counters: e.counters(),
+		Listen: e.listenStatus(v), Lists: append([]api.List{}, v.parts.allLists()...), Sides: sideStatus(v), Counters: e.counters(),
 	}
 	for _, t := range v.tunnels {
 		s.Tunnels = append(s.Tunnels, tunnelStatus(v, t))

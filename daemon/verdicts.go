@@ -173,7 +173,10 @@ func (e *engine) pinVerdict(_ context.Context, name, region string) (api.Done, e
 func (e *engine) overrules(name dnsname.FQDN) string {
 	p := e.shown.Load().policy
 	rule, ok := p.Names.Match(name)
+	_, _, recorded := p.Local.Records.Match(name)
 	switch {
+	case recorded:
+		return "it has records of its own"
 	case ok && rule.Action != policy.AskAuto:
 		return fmt.Sprintf("names[%d] (%s) decides about this name, not auto", rule.Index, rule.Pos)
 	case p.Auto.Mode == resolver.ForeignOnly:
