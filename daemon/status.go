@@ -37,6 +37,7 @@ func (e *engine) status(ctx context.Context) api.Status {
 			s.Conditions = append(s.Conditions, api.Condition{Severity: severityError, What: err.Error()})
 		}
 		s.Sets = sets
+		s.Conditions = append(s.Conditions, sizeConditions(sets, v.parts.Config.Marks.Size)...)
 		s.Counters = append(s.Counters, counters...)
 		s.Classified = classified(v)
 	}

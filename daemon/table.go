@@ -43,7 +43,7 @@ func tableStatus(ctx context.Context, v *view) ([]api.Set, []api.Counter, error)
 	for _, name := range slices.Sorted(maps.Keys(state.Sets)) {
 		s := api.Set{Name: name, Elements: state.Sets[name], Path: dynamic[name]}
 		if s.Path != "" {
-			s.Size = v.parts.Config.Marks.Size
+			s.Size = state.Sizes[name]
 		}
 		sets = append(sets, s)
 	}
@@ -57,6 +57,28 @@ func tableStatus(ctx context.Context, v *view) ([]api.Set, []api.Counter, error)
 	}
 	_, conflicts := v.table.Ledger().Conflicts()
 	return sets, append(counters, api.Counter{Group: "marks", Name: "addresses marked for two paths", Value: conflicts}), nil
+}
+
+// sizeConditions says which sets of marks are full, or larger than they should
+// be.
+func sizeConditions(sets []api.Set, size uint32) []api.Condition {
+	var all []api.Condition
+	for _, s := range sets {
+		switch {
+		case s.Path == "":
+		case s.Elements >= int(s.Size):
+			all = append(all, api.Condition{
+				Severity: severityError, Fix: fmt.Sprintf("raise size = %d under [marks]", size),
+				What: fmt.Sprintf("set %s is full with %d addresses: others cannot be marked", s.Name, s.Size),
+			})
+		case s.Size > size:
+			all = append(all, api.Condition{
+				Severity: severityWarning,
+				What:     fmt.Sprintf("set %s keeps room for %d addresses instead of %d ([marks] size) until no more than that are marked", s.Name, s.Size, size),
+			})
+		}
+	}
+	return all
 }
 
 // counterText says what a counter of our table counts.

@@ -2,8 +2,10 @@ package nft
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -17,7 +19,7 @@ const (
 	chainFresh = "hold_new"
 )
 
-// keepStep gives established connections their conntrack entries.
+// keepStep gives established connections from outside their conntrack entries.
 type keepStep struct {
 	connections int
 	mark        uint32
@@ -25,7 +27,7 @@ type keepStep struct {
 }
 
 func (s keepStep) String() string {
-	return fmt.Sprintf("conntrack -I -p tcp --state ESTABLISHED --mark %s  # %d connections of this host", s.field.Format(s.mark), s.connections)
+	return fmt.Sprintf("conntrack -I -p tcp --state ESTABLISHED --mark %s  # %d connections to this host", s.field.Format(s.mark), s.connections)
 }
 
 // activate keeps what is there: the first rule about ct state switches
@@ -35,6 +37,11 @@ func (s keepStep) String() string {
 // would be taken for such an old flow, and stay where it is: it is dropped, and
 // tried again in a moment. The chains belong to no ruleset: the transaction
 // that follows removes them.
+//
+// Only what others began with us is told: it is answered the way it came. What
+// this host began has no entry if conntrack was off, or if its tunnel has gone:
+// one cannot be told from the other, so the rules decide. What they send direct
+// goes on, and what belongs into a tunnel ends, without a packet outside of it.
 func (t *Table) activate(have snapshot, p program) ([]routing.Step, error) {
 	var todo plan
 	if !have.exists || t.flags&flagOwner != 0 && have.flags&flagPersist != 0 && have.owner != t.owner.port {
@@ -56,13 +63,14 @@ func (t *Table) activate(have snapshot, p program) ([]routing.Step, error) {
 		return todo.steps(), nil
 	}
 	t.woken = true
-	connections, err := established()
-	if err != nil {
-		return todo.steps(), err
-	}
+	connections, err := cameIn()
 	mark := p.field.Value(routing.MarkDirect)
-	n, err := track(connections, mark)
-	return append(todo.steps(), keepStep{n, mark, p.field}), err
+	n, terr := track(t.flows, connections, mark)
+	if err := errors.Join(err, terr); err != nil {
+		// The rules matter more: without them everything would stay as it is.
+		t.log.Warn("keeping the connections of before; some may end", "err", err)
+	}
+	return append(todo.steps(), keepStep{n, mark, p.field}), nil
 }
 
 // waking returns the chains of before conntrack is on, and those that switch
@@ -104,19 +112,28 @@ const (
 	diagMessage  = 72 // struct inet_diag_msg
 )
 
-// established lists the TCP connections of this host that go to other hosts.
-func established() ([]connection, error) {
+// cameIn lists the TCP connections that other hosts opened to this one: those
+// whose local port is listened to.
+func cameIn() ([]connection, error) {
 	c, err := dial(unix.NETLINK_INET_DIAG)
 	if err != nil {
 		return nil, err
 	}
 	defer c.close()
-	var out []connection
+	var all []connection
+	listening := map[netip.AddrPort]bool{}
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 		var m messages
 		err := c.dump(&m, func(m *messages) { askSockets(m, family) }, func(_ uint16, b []byte) error {
-			if tcp, ok := parseSocket(b); ok {
-				out = append(out, tcp)
+			tcp, state, ok := parseSocket(b)
+			switch {
+			case !ok:
+			case state == tcpListen && tcp.local.Addr().IsUnspecified():
+				listening[anyAddr(tcp.local.Port())] = true
+			case state == tcpListen:
+				listening[tcp.local] = true
+			case !tcp.remote.Addr().IsLoopback() && tcp.local.Addr() != tcp.remote.Addr():
+				all = append(all, tcp)
 			}
 			return nil
 		})
@@ -124,10 +141,19 @@ func established() ([]connection, error) {
 			return nil, fmt.Errorf("listing TCP connections: %w", err)
 		}
 	}
-	return out, nil
+	return slices.DeleteFunc(all, func(tcp connection) bool {
+		return !listening[tcp.local] && !listening[anyAddr(tcp.local.Port())]
+	}), nil
 }
 
-// askSockets asks for connections in every state after the handshake.
+// anyAddr is every address of this host, of both families: a listener on [::]
+// mostly takes IPv4 as well.
+func anyAddr(port uint16) netip.AddrPort { return netip.AddrPortFrom(netip.IPv6Unspecified(), port) }
+
+const tcpListen = 10 // TCP_LISTEN
+
+// askSockets asks for listeners, and for connections in every state after the
+// handshake.
 func askSockets(m *messages, family byte) {
 	const established, finWait1, finWait2, closeWait, lastAck, closing = 1, 4, 5, 8, 9, 11
 	m.open = len(m.buf)
@@ -137,16 +163,16 @@ func askSockets(m *messages, family byte) {
 	b = binary.NativeEndian.AppendUint32(b, m.first+m.n)
 	b = binary.NativeEndian.AppendUint32(b, 0)
 	b = append(b, family, unix.IPPROTO_TCP, 0, 0)
-	b = binary.NativeEndian.AppendUint32(b, 1<<established|1<<finWait1|1<<finWait2|1<<closeWait|1<<lastAck|1<<closing)
+	b = binary.NativeEndian.AppendUint32(b, 1<<established|1<<finWait1|1<<finWait2|1<<closeWait|1<<lastAck|1<<closing|1<<tcpListen)
 	m.buf = append(b, make([]byte, diagRequest-8)...)
 	m.n++
 }
 
 // parseSocket decodes one inet_diag_msg: family, state, timer, retransmits,
 // ports, addresses of 16 bytes each.
-func parseSocket(b []byte) (c connection, ok bool) {
+func parseSocket(b []byte) (c connection, state byte, ok bool) {
 	if len(b) < diagMessage {
-		return c, false
+		return c, 0, false
 	}
 	addr := func(at int) netip.Addr {
 		if b[0] == unix.AF_INET {
@@ -156,5 +182,5 @@ func parseSocket(b []byte) (c connection, ok bool) {
 	}
 	c.local = netip.AddrPortFrom(addr(8), binary.BigEndian.Uint16(b[4:]))
 	c.remote = netip.AddrPortFrom(addr(24), binary.BigEndian.Uint16(b[6:]))
-	return c, !c.remote.Addr().IsLoopback() && c.local.Addr() != c.remote.Addr()
+	return c, b[1], true
 }

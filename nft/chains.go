@@ -24,6 +24,7 @@ const (
 	chainDecide  = "classify"
 	chainArmFlow = "arm_flows"
 	chainArmWay  = "arm_steer"
+	chainRecall  = "recall"
 	countInvalid = "invalid"
 	countSpoof   = "spoofed"
 	countInbound = "inbound"
@@ -75,7 +76,33 @@ func (r Ruleset) chains() []chain {
 	for _, t := range r.Tunnels {
 		out = append(out, r.begin(t), r.into(t), r.outOf(t))
 	}
+	if len(r.Tunnels) > 0 {
+		out = append(out, r.recall())
+	}
 	return out
+}
+
+// recall gives flows of a tunnel the mark back that other software took when it
+// saved all of the packet's mark as the flow's: their translation says which
+// tunnel it was.
+func (r Ruleset) recall() chain {
+	c := chain{name: chainRecall, about: "a flow with a tunnel's address is the tunnel's, whoever took its mark"}
+	for _, t := range r.Tunnels {
+		for _, p := range t.Addresses {
+			for _, direction := range []uint32{replying, original} {
+				c.rules = append(c.rules, on(flowTo(direction, p.Addr()), r.flow().set(t.Mark)))
+			}
+		}
+	}
+	return c
+}
+
+// recalled sends flows without a mark to recall.
+func (r Ruleset) recalled() []rule {
+	if len(r.Tunnels) == 0 {
+		return nil
+	}
+	return rules(on(r.flow().is(0), isKnown(), jump(chainRecall)))
 }
 
 func (t Tunnel) detours() bool { return !t.Up && t.WhenDown == Detour }
@@ -87,7 +114,8 @@ func (r Ruleset) decided(p routing.Path, mark uint32) chain {
 
 // begin gives a new flow the tunnel as its path. A TCP segment in the middle of
 // a connection that conntrack does not know has been on its way elsewhere: it
-// is never re-routed.
+// is never re-routed. One that is invalid may have the ports of a flow that
+// lives: a reset would end that.
 func (r Ruleset) begin(t Tunnel) chain {
 	c := r.decided(t.Path, t.Mark)
 	if t.detours() {
@@ -95,8 +123,9 @@ func (r Ruleset) begin(t Tunnel) chain {
 	}
 	// What belongs to no flow gets no translation and keeps no mark.
 	c.rules = slices.Concat(rules(
+		on(isInvalid(), count(strayCount(t.Path)), drop()),
 		on(isStray(), count(strayCount(t.Path)), rejectTCP()),
-		on(isLost(), count(strayCount(t.Path)), drop()),
+		on(isUntracked(), count(strayCount(t.Path)), drop()),
 	), c.rules)
 	return c
 }
@@ -242,7 +271,7 @@ func (r Ruleset) armed(then term, lan func(f family, set string) term) []rule {
 
 // decideFlows gives new flows their path.
 func (r Ruleset) decideFlows() []rule {
-	return rules(
+	return append(r.recalled(),
 		on(in().among(setLANIfs), isInvalid(), count(countInvalid), drop()).because("would leave with its private source"),
 		on(isNew(), r.flow().is(0), goTo(chainDecide)),
 		on(isInvalid(), goTo(chainDecide)).because("of no flow: a tunnel's is dropped"),
@@ -271,7 +300,8 @@ func (r Ruleset) steer() chain {
 
 // steerFlows marks packets for the way of their flow.
 func (r Ruleset) steerFlows() []rule {
-	var out []rule
+	out := rules(on(isNew(), r.flow().is(0), jump(chainDecide)).because("others have taken the mark since"))
+	out = append(out, r.recalled()...)
 	for _, t := range r.Tunnels {
 		out = append(out, on(r.flow().is(t.Mark), goTo(toChain(t.Path))))
 	}
@@ -305,8 +335,9 @@ func (r Ruleset) output() chain {
 	for _, t := range r.Tunnels {
 		c.rules = append(c.rules, on(r.packet().is(t.Mark), r.flow().set(t.Mark), ret()).because("our own sockets"))
 	}
+	c.rules = append(c.rules, on(r.flow().is(r.direct()), ret()))
+	c.rules = append(c.rules, r.recalled()...)
 	c.rules = append(c.rules,
-		on(r.flow().is(r.direct()), ret()),
 		on(isRelated(), out().outside(setUplinks), ret()).because("errors and resets to containers"),
 		on(udp().sport(68), udp().dport(67), goTo(chainDirect)).because("DHCP"),
 		on(udp().sport(546), udp().dport(547), goTo(chainDirect)).because("DHCPv6"),
@@ -441,7 +472,9 @@ func (r Ruleset) forward() chain {
 	}
 	for _, f := range families() {
 		if f == v4() && i.Forwarding4 || f == v6() && i.Forwarding6 {
-			c.rules = append(c.rules, on(in().among(setUplinks), f.only(), isNew(), count(countInbound), drop()))
+			c.rules = append(c.rules,
+				on(in().among(setUplinks), f.only(), isNew(), count(countInbound), drop()),
+				on(in().among(setUplinks), f.only(), isInvalid(), count(countInvalid), drop()))
 		}
 	}
 	return c

@@ -123,24 +123,19 @@ type connection struct {
 }
 
 // track gives each connection an entry with the mark, unless it has one. It
-// returns how many got one.
-func track(connections []connection, mark uint32) (n int, err error) {
-	c, err := dial(unix.NETLINK_NETFILTER)
-	if err != nil {
-		return 0, err
-	}
-	defer c.close()
+// returns how many got one, and the first error of those that did not.
+func track(c *conn, connections []connection, mark uint32) (n int, first error) {
 	var m messages
 	for _, tcp := range connections {
 		err := c.request(&m, func(m *messages) { newEntry(m, tcp, mark) })
 		switch {
 		case err == nil:
 			n++
-		case !errors.Is(err, unix.EEXIST):
-			return n, fmt.Errorf("tracking the connection %s to %s: %w", tcp.local, tcp.remote, err)
+		case first == nil && !errors.Is(err, unix.EEXIST):
+			first = fmt.Errorf("tracking the connection %s to %s: %w", tcp.local, tcp.remote, err)
 		}
 	}
-	return n, nil
+	return n, first
 }
 
 // newEntry describes an established connection. Its sequence numbers are not

@@ -102,7 +102,7 @@ func (p program) mustRebuild(have snapshot, flags uint32) bool {
 	}
 	for _, s := range p.sets {
 		k, ok := have.sets[s.name]
-		if ok && (k.flags != s.flags() || k.magic != s.kind.magic || k.length != s.kind.length || k.size != s.size) {
+		if ok && (k.flags != s.flags() || k.magic != s.kind.magic || k.length != s.kind.length || s.resizes(k)) {
 			return true
 		}
 	}
@@ -113,6 +113,30 @@ func (p program) mustRebuild(have snapshot, flags uint32) bool {
 		}
 	}
 	return false
+}
+
+// resizes reports whether the kernel's set needs another size. A larger one
+// stays while it holds more elements than it should have room for: nobody's mark
+// ends because of a number.
+func (s set) resizes(k kernelSet) bool {
+	return s.size > k.size || s.size < k.size && 0 <= k.count && k.count <= int(s.size)
+}
+
+// roomFor makes sets large enough for the elements that they get.
+func (p program) roomFor(back []kept) program {
+	p.sets = slices.Clone(p.sets)
+	for i := range p.sets {
+		n := 0
+		for _, k := range back {
+			if k.set == p.sets[i].name {
+				n += len(k.marks)
+			}
+		}
+		if s := &p.sets[i]; s.size > 0 {
+			s.size = max(s.size, uint32(n))
+		}
+	}
+	return p
 }
 
 func (h *hook) same(k *hook) bool {
@@ -277,6 +301,11 @@ func (r rule) expressions() []byte {
 	for _, t := range r.terms {
 		for _, e := range t.exprs {
 			at := m.nest(unix.NFTA_LIST_ELEM)
+			if ct, ok := e.(*expr.Ct); ok && ct.Key >= ctKeyDSTIP {
+				m.flowAddress(ct)
+				m.close(at)
+				continue
+			}
 			b, err := expr.Marshal(unix.NFPROTO_INET, e)
 			if err != nil {
 				panic(fmt.Sprintf("nft: expression %T of %q: %v", e, t.text, err)) // they are all ours
@@ -286,6 +315,17 @@ func (r rule) expressions() []byte {
 		}
 	}
 	return m.buf
+}
+
+// flowAddress writes an expression that the library writes without its
+// direction.
+func (m *messages) flowAddress(ct *expr.Ct) {
+	m.str(unix.NFTA_EXPR_NAME, "ct")
+	at := m.nest(unix.NFTA_EXPR_DATA)
+	m.u32(unix.NFTA_CT_KEY, uint32(ct.Key))
+	m.u32(unix.NFTA_CT_DREG, ct.Register)
+	m.bytes(unix.NFTA_CT_DIRECTION, []byte{byte(ct.Direction)})
+	m.close(at)
 }
 
 // sameExpressions compares what we would send with what the kernel shows: it

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -236,6 +237,61 @@ func TestMarksSurviveEveryChangeOfTheTable(t *testing.T) {
 				wantLeft(t, second, home4, routing.Direct, time.Hour)
 				if steps := set(t, second, c.want); len(steps) != 0 {
 					t.Errorf("a second Set took %v", steps)
+				}
+			})
+		})
+	}
+}
+
+// A set cannot be made smaller than what it holds: it keeps its size, over a
+// start too, until the marks have gone.
+func TestMarksOutliveASmallerSize(t *testing.T) {
+	netnstest.Require(t)
+	small := gateway()
+	small.SetSize = 64
+	for what, mode := range map[string]nft.Mode{"owned": nft.Owned, "shared, then owned": nft.Shared} {
+		t.Run(what, func(t *testing.T) {
+			netnstest.Do(t, netnstest.New(t), func() {
+				ctx := context.Background()
+				first, err := nft.Open(ctx, nft.Options{Mode: mode})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				set(t, first, gateway())
+				var all []routing.Mark
+				for i := range 100 {
+					all = append(all, to("wg0", time.Hour, netip.AddrFrom4([4]byte{9, 9, 9, byte(i)}).String())...)
+				}
+				if _, err := first.Marker().Mark(ctx, all); err != nil {
+					t.Error(err)
+				}
+				set(t, first, small)
+				first.Close()
+				second, err := nft.Open(ctx, nft.Options{})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer second.Close()
+				set(t, second, small)
+				if s, err := second.Observe(ctx); err != nil || s.Sets["wg0_4"] != 100 || s.Sizes["wg0_4"] < 100 || s.Sizes["wg0_6"] != 64 && mode == nft.Shared {
+					t.Errorf("%d marks, room for %v, %v", s.Sets["wg0_4"], s.Sizes, err)
+				}
+				if steps := set(t, second, small); len(steps) != 0 {
+					t.Errorf("and once more: %v", steps)
+				}
+				for _, m := range all[:50] {
+					if _, err := second.Marker().Forget(ctx, m.Addr); err != nil {
+						t.Error(err)
+					}
+				}
+				set(t, second, small)
+				if s, err := second.Observe(ctx); err != nil || s.Sets["wg0_4"] != 50 || s.Sizes["wg0_4"] != 64 {
+					t.Errorf("after half of them: %d marks, room for %v, %v", s.Sets["wg0_4"], s.Sizes, err)
+				}
+				if steps := set(t, second, small); len(steps) != 0 {
+					t.Errorf("and once more: %v", steps)
 				}
 			})
 		})

@@ -157,13 +157,23 @@ func TestPacketsOfADeadTunnelGoDirectWhenAsked(t *testing.T) {
 func TestPacketsOfOldSessionsSurviveActivation(t *testing.T) {
 	w := newWorld(t)
 	w.serve(w.gw, 22)
-	c, err := w.dial(w.net, "tcp", "198.18.0.2:22", 0)
+	c := w.dialFrom("198.18.0.1", "198.18.0.2:22")
+	defer c.Close()
+	w.hear(c, "tcp")
+	// One from a foreign address, by both families.
+	abroad := w.dialFrom(foreign4, "198.18.0.2:22")
+	defer abroad.Close()
+	w.hear(abroad, "tcp")
+	abroad6 := w.dialFrom(foreign6, "[2409:1::2]:22")
+	defer abroad6.Close()
+	w.hear(abroad6, "tcp")
+	// Outbound ones, whose next packets are ours.
+	home, err := w.dial(w.gw, "tcp", home4+":80", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
-	w.hear(c, "tcp")
-	// An outbound one to a foreign address, whose next packet is ours.
+	defer home.Close()
+	w.want("before", w.hear(home, "tcp"), "198.18.0.2")
 	out, err := w.dial(w.gw, "tcp", foreign4+":80", 0)
 	if err != nil {
 		t.Fatal(err)
@@ -171,13 +181,32 @@ func TestPacketsOfOldSessionsSurviveActivation(t *testing.T) {
 	defer out.Close()
 	w.want("before", w.hear(out, "tcp"), "198.18.0.2")
 	w.set(nft.Owned, gateway())
-	if err := echo(c); err != nil {
-		t.Errorf("an inbound session: %v", err)
+	for what, c := range map[string]net.Conn{"inbound": c, "inbound from abroad": abroad, "inbound from abroad, v6": abroad6, "outbound, home": home} {
+		if err := echo(c); err != nil {
+			t.Errorf("a session %s: %v", what, err)
+		}
 	}
-	if err := echo(out); err != nil {
-		t.Errorf("an outbound session: %v", err)
+	leak := w.sniff(foreign4)
+	if err := echo(out); err == nil || short(err) != "refused" {
+		t.Errorf("a session abroad: %v, want a reset", err)
+	}
+	if n := leak(); n != 0 {
+		t.Errorf("a session abroad: %d frames on the uplink", n)
 	}
 	w.want("a new flow", w.ask(w.gw, "tcp", foreign4+":80"), tunnel4)
+}
+
+// dialFrom opens a connection from an address of net.
+func (w *world) dialFrom(source, to string) net.Conn {
+	w.t.Helper()
+	d := net.Dialer{Timeout: 2 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}}
+	var c net.Conn
+	var err error
+	netnstest.Do(w.t, w.net, func() { c, err = d.Dial("tcp", to) })
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return c
 }
 
 func TestPacketsInMidConnectionAreNotReRouted(t *testing.T) {

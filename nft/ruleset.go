@@ -25,7 +25,9 @@ type Ruleset struct {
 	Addresses  Addresses
 	Decide     Decide
 	DNS        DNS
-	SetSize    uint32 // elements per set of marks; 0 = DefaultSetSize
+	// SetSize is how many elements each set of marks has room for; 0 =
+	// DefaultSetSize. A set that holds more keeps the larger size until it does not.
+	SetSize uint32
 }
 
 // A Tunnel is a path other than direct.

@@ -345,7 +345,7 @@ func (t *Table) plan(p program, held bool) (plan, snapshot, error) {
 			}
 		}
 	}
-	todo := p.diff(have, t.flags, t.owner.port, back)
+	todo := p.roomFor(back).diff(have, t.flags, t.owner.port, back)
 	todo.rebuilds = rebuild
 	todo.flows = append(todo.flows, t.owed...)
 	return todo, have, nil
@@ -460,6 +460,7 @@ type State struct {
 	Exists   bool
 	Owner    uint32             // netlink port of the program that owns the table; 0 = nobody
 	Sets     map[string]int     // elements per set; a range in a static set counts as one
+	Sizes    map[string]uint32  // how many marks there is room for, per set of marks
 	Counters map[string]Counter // new_PATH flows; stray_, rejected_, locked_PATH, inbound, invalid, spoofed packets
 }
 
@@ -473,7 +474,7 @@ func (t *Table) Observe(ctx context.Context) (State, error) {
 	if err != nil {
 		return State{}, err
 	}
-	s := State{Exists: have.exists, Owner: have.owner, Sets: map[string]int{}, Counters: have.counters}
+	s := State{Exists: have.exists, Owner: have.owner, Sets: map[string]int{}, Sizes: map[string]uint32{}, Counters: have.counters}
 	for name, k := range have.sets {
 		for _, e := range k.elements {
 			if !e.end {
@@ -484,6 +485,7 @@ func (t *Table) Observe(ctx context.Context) (State, error) {
 			s.Sets[name] += 0
 			continue
 		}
+		s.Sizes[name] = k.size
 		if s.Sets[name] = k.count; k.count < 0 {
 			s.Sets[name] = 0
 			if err := t.marks.elementsOnce(name, func(element, time.Duration) { s.Sets[name]++ }); err != nil && err != errInterrupted {

@@ -204,13 +204,34 @@ func isInvalid() term { return ctState("invalid", expr.CtStateBitINVALID) }
 func isKnown() term {
 	return ctState("established,related", expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED)
 }
-func isLost() term {
-	return ctState("invalid,untracked", expr.CtStateBitINVALID|expr.CtStateBitUNTRACKED)
-}
 func isUntracked() term { return ctState("untracked", expr.CtStateBitUNTRACKED) }
 func isReply() term {
 	return term{"ct direction reply", []expr.Any{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg}, equal([]byte{1})}}
 }
+
+// Directions of a flow, and keys of conntrack that the library does not name.
+const (
+	original = 0 // IP_CT_DIR_ORIGINAL
+	replying = 1
+
+	ctKeyDSTIP  = 20 // NFT_CT_DST_IP
+	ctKeyDSTIP6 = 22
+)
+
+// flowTo matches flows whose packets of that direction go to a.
+func flowTo(direction uint32, a netip.Addr) term {
+	f, word := familyOf(a), "original"
+	if direction == replying {
+		word = "reply"
+	}
+	key := expr.CtKey(ctKeyDSTIP)
+	if f.size != 4 {
+		key = ctKeyDSTIP6
+	}
+	return term{fmt.Sprintf("ct %s %s daddr %s", word, f.text, a),
+		[]expr.Any{&expr.Ct{Key: key, Register: reg, Direction: direction}, equal(a.AsSlice())}}
+}
+
 func isRelated() term { return ctState("related", expr.CtStateBitRELATED) }
 
 // isForwardedPort matches flows whose destination somebody translated.
