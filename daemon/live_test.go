@@ -160,6 +160,7 @@ func TestPolicyAndSetsAreMadeOfTheSameLines(t *testing.T) {
 	}
 }
 
+// (SECURITY R-17)
 func TestItselfIsNoUpstream(t *testing.T) {
 	p := compiled(t, "[listen]\nlan = [\"br-lan\"]\n[side.domestic]\nservers = [\"192.168.8.1\"]\n", "0.0.0.0/0")
 	err := p.ownServer(gatewayFacts())

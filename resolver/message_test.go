@@ -52,6 +52,7 @@ func rdata(t *testing.T, msg []byte) (all []string) {
 	return all
 }
 
+// (SECURITY P-12)
 func TestRecordsPassUnchanged(t *testing.T) {
 	for _, text := range []string{
 		`www.example.org. 300 IN HTTPS 1 svc.Example.net. mandatory="alpn" alpn="h3,h2" port="8443" ipv4hint="192.0.2.1" ech="AEX+DQBB" ipv6hint="2001:db8::1" key65400="x"`,

@@ -156,6 +156,7 @@ func TestOneClientCannotTakeEverySlot(t *testing.T) {
 
 // A client that asks a hundred times a second for what nobody answers costs
 // the upstreams three questions in 5 s at most (RFC 9520).
+// (SECURITY P-15)
 func TestFailuresAreRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var asked atomic.Int32

@@ -138,7 +138,8 @@ func TestProbesAreSeenWithoutUsAndNotWithUs(t *testing.T) {
 }
 
 // Who is neither this host nor its LAN gets nothing from us, on an address that
-// the outside can reach: not of the cache either, and not after a reload (R-01).
+// the outside can reach: not of the cache either, and not after a reload.
+// (SECURITY R-01)
 func TestStrangersAreNotAnswered(t *testing.T) {
 	w := newWorld(t)
 	w.config = strings.Replace(w.config, `dns = ["127.0.0.1:53", "[::1]:53"]`, `dns = ["0.0.0.0:53", "[::]:53"]`, 1)

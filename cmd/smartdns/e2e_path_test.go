@@ -14,6 +14,7 @@ import (
 
 // The poisoned name is clean over UDP, over TCP, and for a client that asks
 // 8.8.8.8 itself. That without us it is forged is lab's TestPlainResolverIsPoisoned.
+// (SECURITY S-13)
 func TestPoisonedNamesAreClean(t *testing.T) {
 	w := started(t)
 	for _, name := range []string{"www.google.com", "www.facebook.com", "n00001.blocked.test"} {

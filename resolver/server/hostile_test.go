@@ -47,6 +47,7 @@ func framed(msg []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(nil, uint16(len(msg))), msg...)
 }
 
+// (SECURITY R-07)
 func TestTrickleDoesNotKeepAConnection(t *testing.T) {
 	s, config := startSecure(t, echoA, impatient())
 	start(t, echoA, impatient(), loopback)
@@ -291,6 +292,7 @@ func TestPipelinedAnswersNeverInterleave(t *testing.T) {
 }
 
 // A client that never reads costs what is in flight, and loses its connection.
+// (SECURITY R-09)
 func TestClientThatNeverReadsIsClosed(t *testing.T) {
 	limits := server.DefaultLimits()
 	limits.TCPWrite = 300 * time.Millisecond
@@ -388,8 +390,9 @@ func TestConnectionsEndAfterTheirQueries(t *testing.T) {
 	}
 }
 
-// SECURITY R-21: a flood of frames costs its sender the connection, and nobody
+// A flood of frames costs its sender the connection, and nobody
 // else anything.
+// (SECURITY R-21)
 func TestHTTP2Floods(t *testing.T) {
 	var served, most atomic.Int32
 	release := make(chan struct{})

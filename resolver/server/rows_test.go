@@ -159,6 +159,7 @@ func sized(q *dns.Msg) *dns.Msg {
 	return m
 }
 
+// (SECURITY P-08)
 func TestRowP08AnswerFitsWhatTheClientTakes(t *testing.T) {
 	s := newStack(t, sized)
 	for _, size := range []int{511, 512, 513, 1231, 1232, 1233, 4096, 16000} {
@@ -193,6 +194,7 @@ func TestRowP08AnswerFitsWhatTheClientTakes(t *testing.T) {
 	}
 }
 
+// (SECURITY P-11)
 func TestRowP11DangerousMessagesAreNotForwarded(t *testing.T) {
 	s := newStack(t, sized)
 	type dangerous struct {
@@ -237,6 +239,7 @@ func TestRowP11DangerousMessagesAreNotForwarded(t *testing.T) {
 	}
 }
 
+// (SECURITY P-17)
 func TestRowP17CachedNamesAreNotDisclosed(t *testing.T) {
 	s := newStack(t, sized)
 	q := new(dns.Msg).SetQuestion("a300.example.", dns.TypeTXT)
@@ -247,6 +250,7 @@ func TestRowP17CachedNamesAreNotDisclosed(t *testing.T) {
 	}
 }
 
+// (SECURITY P-19)
 func TestRowP19SpecialUseNamesStayHere(t *testing.T) {
 	s := newStack(t, sized)
 	for name, want := range map[string]int{
@@ -264,6 +268,7 @@ func TestRowP19SpecialUseNamesStayHere(t *testing.T) {
 	}
 }
 
+// (SECURITY P-21)
 func TestRowP21ExtendedErrorsOnlyForThoseWhoSpeakEDNS(t *testing.T) {
 	s := newStack(t, sized)
 	q := new(dns.Msg).SetQuestion("www.blocked.example.", dns.TypeA)
@@ -277,6 +282,7 @@ func TestRowP21ExtendedErrorsOnlyForThoseWhoSpeakEDNS(t *testing.T) {
 	}
 }
 
+// (SECURITY P-13, P-14)
 func TestRowP13P14LifetimesAreBounded(t *testing.T) {
 	s := newStack(t, func(q *dns.Msg) *dns.Msg {
 		m := new(dns.Msg).SetReply(q)

@@ -186,6 +186,7 @@ func checkDoH(t *testing.T, method string, r *http.Response, b []byte, two bool)
 	}
 }
 
+// (SECURITY R-20)
 func TestDoHSaysWhatIsWrongWithARequest(t *testing.T) {
 	_, config := startSecure(t, echoA, server.DefaultLimits())
 	post := func(media string, b []byte) func(*http.Client) (*http.Response, error) {

@@ -107,6 +107,7 @@ func TestAnswersOverEveryTransportAndFamily(t *testing.T) {
 	}
 }
 
+// (SECURITY R-01)
 func TestRefusesWhoIsNotOnTheAccessList(t *testing.T) {
 	addAddr(t, "lo", "198.18.0.1/32")
 	var asked atomic.Int32
@@ -132,6 +133,7 @@ func TestRefusesWhoIsNotOnTheAccessList(t *testing.T) {
 	}
 }
 
+// (SECURITY P-20)
 func TestSourceIsTheAddressThatWasAsked(t *testing.T) {
 	for _, a := range []string{"198.18.1.1/24", "198.18.1.2/24", "198.18.1.3/24", "2001:db8:1::1/64", "2001:db8:1::2/64"} {
 		addAddr(t, "lo", a)
@@ -217,6 +219,7 @@ func TestTCPAnswersOutOfOrder(t *testing.T) {
 	}
 }
 
+// (SECURITY P-10)
 func TestTCPClosesOnSlowAndBrokenClients(t *testing.T) {
 	limits := server.DefaultLimits()
 	limits.TCPFirst, limits.TCPIdle = 100*time.Millisecond, 100*time.Millisecond

@@ -16,7 +16,7 @@ import (
 	"smartdns/resolver/wire"
 )
 
-// TestPortsAndIDsAreUnpredictable does the statistics of SECURITY.md S-01 on
+// TestPortsAndIDsAreUnpredictable does the statistics of S-01 (SECURITY S-01) on
 // 5,000 queries, on plain sockets and on marked and bound ones. An even spread
 // fails one of them once in some hundred runs, so that only a series that fails
 // twice is no accident.

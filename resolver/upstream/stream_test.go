@@ -154,6 +154,7 @@ func TestSilentConnection(t *testing.T) {
 	}
 }
 
+// (SECURITY R-19)
 func TestHopelessStreamCostsLittle(t *testing.T) {
 	for name, handle := range map[string]tcpHandler{
 		"closes at once":      func(*conn) {},

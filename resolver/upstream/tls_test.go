@@ -114,6 +114,7 @@ func TestTLS(t *testing.T) {
 	}
 }
 
+// (SECURITY S-18)
 func TestTLSImpostors(t *testing.T) {
 	ca, stranger := newAuthority(t), newAuthority(t)
 	for name, settings := range map[string]*tls.Config{
@@ -146,6 +147,7 @@ func TestTLSImpostors(t *testing.T) {
 }
 
 // TestNoDowngrade looks at every octet that leaves while TLS cannot be had.
+// (SECURITY S-17)
 func TestNoDowngrade(t *testing.T) {
 	ca := newAuthority(t)
 	for name, tcp := range map[string]tcpHandler{

@@ -155,6 +155,9 @@ func (x *exchange) run(ctx context.Context) (Reply, error) {
 			x.received(ctx, (*buf)[:n])
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			x.tick(ctx)
+		case errors.Is(err, errFragments):
+			x.offer(cut, nil, err)
+			x.askTCP(ctx, "reply in fragments, asked over tcp")
 		case errors.Is(err, net.ErrClosed):
 			return x.giveUp(err)
 		default:
@@ -207,7 +210,11 @@ func (x *exchange) open(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("opening a socket: %w", plain(err))
 	}
-	ignoreForgedMTU(conn, x.addr.Addr().Unmap().Is4())
+	v4 := x.addr.Addr().Unmap().Is4()
+	ignoreForgedMTU(conn, v4)
+	if c.Spoofable {
+		conn = refuseFragments(conn, v4)
+	}
 	x.conn = conn
 	var random [2 + 32]byte
 	rand.Read(random[:])

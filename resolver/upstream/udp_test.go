@@ -18,6 +18,7 @@ import (
 
 // TestBadPacketFirst sends one bad packet before the right answer, 23 kinds of
 // them (SECURITY.md section 2): the right answer must win every time.
+// (SECURITY S-05, S-07)
 func TestBadPacketFirst(t *testing.T) {
 	elsewhere := listenFrom(t, "127.0.0.2:0")
 	otherPort := listenFrom(t, "127.0.0.1:0")
@@ -94,6 +95,7 @@ func one(f func([]byte) []byte) func([]byte) [][]byte {
 	return func(q []byte) [][]byte { return [][]byte{f(q)} }
 }
 
+// (SECURITY S-03)
 func TestWrongIDFloodEndsOverTCP(t *testing.T) {
 	f := serve(t, func(w client, query []byte) {
 		for range 100 {
@@ -110,6 +112,7 @@ func TestWrongIDFloodEndsOverTCP(t *testing.T) {
 	}
 }
 
+// (SECURITY S-04, with 20 queries)
 func TestWrongIDWithoutTCPStillAnswers(t *testing.T) {
 	refused := make(chan struct{})
 	var once sync.Once
@@ -134,6 +137,7 @@ func TestWrongIDWithoutTCPStillAnswers(t *testing.T) {
 	}
 }
 
+// (SECURITY P-09)
 func TestTruncatedGoesOverTCP(t *testing.T) {
 	cut := func(w client, query []byte) { w.send(edit(rcode(query, 0), func(m []byte) { m[2] |= 2 })) }
 	t.Run("answered", func(t *testing.T) {
@@ -190,6 +194,7 @@ func TestFORMERRIsAskedWithoutOPT(t *testing.T) {
 	want(t, newServer(t, upstream.Config{Scheme: "tcp", Where: upstream.At(f.addr), Timeouts: quick}), query(asked), right)
 }
 
+// (SECURITY S-20)
 func TestForgedFORMERRDisablesNothing(t *testing.T) {
 	f := serve(t, func(w client, query []byte) {
 		w.send(rcode(query, 1))
@@ -228,6 +233,7 @@ func TestErrorCodeIsReturnedWhenNothingBetterComes(t *testing.T) {
 }
 
 // preserve, lower and flip are what servers do to the case of a name.
+// (SECURITY S-08)
 func TestCaseOfTheName(t *testing.T) {
 	lower := func(m []byte) {
 		name := m[12 : 12+len(asked)]
@@ -338,6 +344,7 @@ func TestServerWithTCPOnly(t *testing.T) {
 	})
 }
 
+// (SECURITY R-19)
 func TestSilentServerCostsAtMostSixPackets(t *testing.T) {
 	f := serve(t, silentUDP, silentTCP)
 	ex := spoofable(t, f)

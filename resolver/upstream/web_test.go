@@ -340,6 +340,7 @@ func secureServer(t *testing.T, scheme string, settings *tls.Config) (addr netip
 	return web.addr, func() int { return int(web.asked.Load()) }
 }
 
+// (SECURITY S-18)
 func TestEveryEncryptedSchemeRefusesImpostors(t *testing.T) {
 	ca, stranger := newAuthority(t), newAuthority(t)
 	otherName := func(c *x509.Certificate) {
