@@ -33,6 +33,7 @@ const (
 func newChain(p routing.Path) string   { return "new_" + ident(string(p)) }
 func toChain(p routing.Path) string    { return "to_" + ident(string(p)) }
 func fromChain(p routing.Path) string  { return "from_" + ident(string(p)) }
+func askewChain(p routing.Path) string { return "askew_" + ident(string(p)) }
 func strayCount(p routing.Path) string { return "stray_" + ident(string(p)) }
 func downCount(p routing.Path) string  { return "rejected_" + ident(string(p)) }
 func lockCount(p routing.Path) string  { return "locked_" + ident(string(p)) }
@@ -75,6 +76,9 @@ func (r Ruleset) chains() []chain {
 	}
 	for _, t := range r.Tunnels {
 		out = append(out, r.begin(t), r.into(t), r.outOf(t))
+		if t.Up {
+			out = append(out, r.askew(t))
+		}
 	}
 	if len(r.Tunnels) > 0 {
 		out = append(out, r.recall())
@@ -139,11 +143,25 @@ func (r Ruleset) into(t Tunnel) chain {
 				c.rules = append(c.rules, t.refuse(f.only())...)
 			}
 		}
-		c.rules = append(c.rules, on(r.packet().set(t.Mark)))
+		c.rules = append(c.rules,
+			on(append(isUntranslated(), goTo(askewChain(t.Path)))...).because("masqueraded, unless it began elsewhere"),
+			on(r.packet().set(t.Mark)))
 		return c
 	}
 	c.about = string(t.Path) + " is down: fail in milliseconds"
 	c.rules = t.refuse()
+	return c
+}
+
+// askew lets packets with t's own address in. A flow with another one has begun
+// past the tunnel, while somebody had taken our table or a mark away: nobody
+// would answer it, and its sender had better begin anew.
+func (r Ruleset) askew(t Tunnel) chain {
+	c := chain{name: askewChain(t.Path), about: "goes into " + string(t.Path) + ", and will not be translated"}
+	for _, a := range t.Addresses {
+		c.rules = append(c.rules, on(fromAddr(a.Addr()), r.packet().set(t.Mark), ret()))
+	}
+	c.rules = append(c.rules, t.refuse()...)
 	return c
 }
 

@@ -60,12 +60,15 @@ func dial(protocol int) (*conn, error) {
 
 // room makes the socket take a whole ruleset in one message and its answer.
 func (c *conn) room(send, receive int) {
-	for _, o := range []struct{ force, plain, size int }{
-		{unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, send}, {unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, receive},
-	} {
-		if unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, o.force, o.size) != nil {
-			_ = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, o.plain, o.size)
-		}
+	c.buffer(unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, send)
+	c.buffer(unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, receive)
+}
+
+// buffer sets the size of one, as far as the kernel lets us: what does not fit
+// is an error of its own.
+func (c *conn) buffer(force, plain, size int) {
+	if unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, force, size) != nil {
+		_ = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, plain, size)
 	}
 }
 
@@ -127,9 +130,13 @@ func (c *conn) start(m *messages) error {
 
 func (c *conn) send(m *messages) error {
 	c.seq += m.n
-	for {
+	for grown := false; ; {
 		_, err := unix.Write(c.fd, m.buf)
-		if err != unix.EINTR {
+		switch {
+		case err == unix.EMSGSIZE && !grown:
+			grown = true
+			c.buffer(unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, len(m.buf))
+		case err != unix.EINTR:
 			return err
 		}
 	}

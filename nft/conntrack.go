@@ -42,6 +42,7 @@ const (
 	statusSeenReply   = 1 << 1
 	statusAssured     = 1 << 2
 	statusConfirmed   = 1 << 3
+	statusSourceNAT   = 1 << 4
 	establishedExpiry = 5 * 24 * 60 * 60 // the kernel's default, in seconds
 )
 
@@ -64,12 +65,14 @@ func deleteFlows(c *conn, mark, mask uint32) error {
 // turnFlows gives the flows to these addresses, whose mark has that value under
 // mask, the address's. An entry that was deleted instead would come back as a
 // flow from outside if the other end is the first to send, and be answered the
-// way it came.
+// way it came. Where somebody translated the source that cannot be, and a
+// translation would outlive the turn: such entries are deleted.
 func turnFlows(c *conn, to map[netip.Addr]uint32, mark, mask uint32) error {
 	type entry struct {
-		family byte
-		tuple  []byte // CTA_TUPLE_ORIG
-		mark   uint32
+		family     byte
+		tuple      []byte // CTA_TUPLE_ORIG
+		mark       uint32
+		translated bool
 	}
 	var m messages
 	var found []entry
@@ -86,7 +89,7 @@ func turnFlows(c *conn, to map[netip.Addr]uint32, mark, mask uint32) error {
 		// Old kernels ignore the mark in the question.
 		a, ok := destination(original)
 		if value := to[a]; ok && value != 0 && be32(find(b[genLen:], ctaMark))&mask == mark {
-			found = append(found, entry{b[0], slices.Clone(original), value})
+			found = append(found, entry{b[0], slices.Clone(original), value, be32(find(b[genLen:], ctaStatus))&statusSourceNAT != 0})
 		}
 		return nil
 	})
@@ -95,7 +98,11 @@ func turnFlows(c *conn, to map[netip.Addr]uint32, mark, mask uint32) error {
 	}
 	for _, e := range found {
 		err := c.request(&m, func(m *messages) {
-			m.begin(unix.NFNL_SUBSYS_CTNETLINK<<8|ctNew, unix.NLM_F_ACK, e.family, 0)
+			typ := uint16(ctNew)
+			if e.translated {
+				typ = ctDelete
+			}
+			m.begin(unix.NFNL_SUBSYS_CTNETLINK<<8|typ, unix.NLM_F_ACK, e.family, 0)
 			m.bytes(ctaTupleOrig|nestedBit, e.tuple)
 			m.u32(ctaMark, e.mark)
 			m.u32(ctaMarkMask, mask)

@@ -44,6 +44,25 @@ func LoseConntrack(t *Table) (regain func()) {
 	}
 }
 
+// Narrow makes the socket that changes the table take only short messages.
+func Narrow(t *Table) error {
+	return unix.SetsockoptInt(t.owner.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 4096)
+}
+
+// SetUnprovable is Set with an element that the kernel accepts and does not keep:
+// one that is there already.
+func SetUnprovable(t *Table, r Ruleset) ([]routing.Step, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := r.program()
+	for i := range p.sets {
+		if s := &p.sets[i]; s.name == setLANIfs {
+			s.names = append(s.names, s.names...)
+		}
+	}
+	return t.set(p)
+}
+
 // Enough is the rule of renewal.
 func Enough(left, least time.Duration) bool { return enough(left, least) }
 

@@ -4,9 +4,13 @@ import (
 	"context"
 	"encoding/binary"
 	"net/netip"
+	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netns"
 
 	"smartdns/lab/netnstest"
 	"smartdns/nft"
@@ -136,36 +140,85 @@ func TestPacketsOfAFlowBegunWhileTheTableWasGone(t *testing.T) {
 		load(t, "flush ruleset; table inet other { chain c { type filter hook output priority 0; ct state new accept; }; }")
 	})
 	<-table.Lost()
-	w.gapFlows(func() { w.become(table, defaultDirectGateway()) })
+	w.gapFlows(w.gw, "198.18.0.2", func() { w.become(table, defaultDirectGateway()) })
 }
 
 func TestPacketsOfAFlowBegunWhileItsMarkWasGone(t *testing.T) {
+	for _, c := range []struct{ from, source, others string }{
+		{"host", "198.18.0.2", ""},
+		{"LAN", "192.168.8.20", ""},
+		{"LAN", "198.18.0.2", "table inet other { chain c { type nat hook postrouting priority 100; oifname wan0 masquerade; }; }"},
+	} {
+		t.Run(c.from+" as "+c.source, func(t *testing.T) {
+			w := newWorld(t)
+			w.serve(w.gw, 22)
+			netnstest.Do(t, w.gw, func() { load(t, c.others) })
+			table := w.set(nft.Shared, defaultDirectGateway())
+			mark(t, table, "wg0", foreign4)
+			release := nft.Hold(table)
+			netnstest.Do(t, w.gw, func() { load(t, "flush set inet smartdns wg0_4") })
+			<-table.Lost()
+			from := w.gw
+			if c.from == "LAN" {
+				from = w.lan
+			}
+			w.gapFlows(from, c.source, release)
+		})
+	}
+}
+
+// What a client begins while the table is gone goes into the tunnel by the third
+// lock, and nobody answers its address there. It ends with the next packet.
+func TestPacketsOfAConnectionBegunIntoTheTunnelWithoutTheTable(t *testing.T) {
 	w := newWorld(t)
-	w.serve(w.gw, 22)
-	table := w.set(nft.Shared, defaultDirectGateway())
-	mark(t, table, "wg0", foreign4)
-	release := nft.Hold(table)
-	netnstest.Do(t, w.gw, func() { load(t, "flush set inet smartdns wg0_4") })
+	table := w.set(nft.Shared, gateway())
+	w.want("before", w.ask(w.lan, "tcp", foreign4+":80"), tunnel4)
+	netnstest.Do(t, w.gw, func() { // somebody else's table keeps conntrack on
+		load(t, "flush ruleset; table inet other { chain c { type filter hook forward priority 0; ct state new accept; }; }")
+	})
 	<-table.Lost()
-	w.gapFlows(release)
+	w.run(w.net, "ip route del 192.168.8.0/24") // a provider knows no address of ours
+	end := make(chan error, 1)
+	go func() {
+		c, err := w.dial(w.lan, "tcp", foreign4+":80", 0)
+		if err == nil {
+			c.Close()
+		}
+		end <- err
+	}()
+	within(t, time.Second, "the first segment has been forwarded", func() (known bool) {
+		netnstest.Do(t, w.gw, func() {
+			out, err := os.ReadFile("/proc/thread-self/net/nf_conntrack")
+			if err != nil {
+				t.Error(err)
+			}
+			known = strings.Contains(string(out), "dst="+foreign4+" ") && strings.Contains(string(out), "SYN_SENT")
+		})
+		return known
+	})
+	w.become(table, gateway())
+	if err := <-end; err == nil || short(err) != "refused" {
+		t.Errorf("begun without the table: %v, want a reset", err)
+	}
+	w.want("a new one", w.ask(w.lan, "tcp", foreign4+":80"), tunnel4)
 }
 
 // gapFlows opens flows that go direct, since what decides otherwise is gone, and
 // looks what becomes of them when heal has brought it back.
-func (w *world) gapFlows(heal func()) {
+func (w *world) gapFlows(from netns.NsHandle, source string, heal func()) {
 	w.t.Helper()
-	udp, err := w.dial(w.gw, "udp", foreign4+":80", 0)
+	udp, err := w.dial(from, "udp", foreign4+":80", 0)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	defer udp.Close()
-	w.want("udp in the gap", w.hear(udp, "udp"), "198.18.0.2")
-	tcp, err := w.dial(w.gw, "tcp", foreign4+":80", 0)
+	w.want("udp in the gap", w.hear(udp, "udp"), source)
+	tcp, err := w.dial(from, "tcp", foreign4+":80", 0)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	defer tcp.Close()
-	w.want("tcp in the gap", w.hear(tcp, "tcp"), "198.18.0.2")
+	w.want("tcp in the gap", w.hear(tcp, "tcp"), source)
 	inbound, err := w.dial(w.net, "tcp", "198.18.0.2:22", 0)
 	if err != nil {
 		w.t.Fatal(err)
@@ -181,8 +234,10 @@ func (w *world) gapFlows(heal func()) {
 	})
 	before := leak()
 	w.hear(udp, "udp")
-	echo(tcp) // whether the far end takes it, with its source, is not ours to say
-	w.want("a new one", w.ask(w.gw, "tcp", foreign4+":80"), tunnel4)
+	if err := echo(tcp); err == nil || short(err) != "refused" {
+		w.t.Errorf("a connection of the gap: %v, want a reset", err)
+	}
+	w.want("a new one", w.ask(from, "tcp", foreign4+":80"), tunnel4)
 	if n := leak() - before; n != 0 {
 		w.t.Errorf("%d frames on the uplink", n)
 	}
@@ -223,6 +278,53 @@ func TestSetFinishesWhatFailedAfterItsTransaction(t *testing.T) {
 	if err := echo(during); err == nil || short(err) != "refused" {
 		t.Errorf("a revocable flow after the tunnel is back: %v, want a reset", err)
 	}
+}
+
+// The kernel has the table, and not all that it accepted: that is said, what
+// follows the transaction is done, and the next Set has nothing to do again.
+func TestSetSaysWhatTheKernelDidNotKeep(t *testing.T) {
+	w := newWorld(t)
+	up, down := gateway(), gateway()
+	up.Tunnels[0].WhenDown, down.Tunnels[0].WhenDown, down.Tunnels[0].Up = nft.Detour, nft.Detour, false
+	table := w.set(nft.Owned, down)
+	during, err := w.dial(w.lan, "tcp", foreign4+":80", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer during.Close()
+	w.want("down", w.hear(during, "tcp"), "192.168.8.20")
+	netnstest.Do(t, w.gw, func() {
+		steps, err := nft.SetUnprovable(table, up)
+		if err == nil || !strings.Contains(err.Error(), "set lan_ifs has 1 of 2 elements in the kernel") || len(steps) == 0 {
+			t.Errorf("%d steps, %v", len(steps), err)
+		}
+	})
+	if err := echo(during); err == nil || short(err) != "refused" {
+		t.Errorf("a revocable flow after the tunnel is back: %v, want a reset", err)
+	}
+	w.want("up", w.ask(w.lan, "tcp", foreign4+":80"), tunnel4)
+	netnstest.Do(t, w.gw, func() {
+		if steps, err := table.Diff(t.Context(), up); err != nil || len(steps) != 0 {
+			t.Errorf("what is left: %v, %v", steps, err)
+		}
+	})
+}
+
+// A transaction that is longer than the socket's buffer goes through: a table
+// that is made anew brings all of its marks along.
+func TestSetOfAnyLength(t *testing.T) {
+	inTable(t, nft.Shared, gateway(), func(table *nft.Table) {
+		if err := nft.Narrow(table); err != nil {
+			t.Error(err)
+		}
+		long := gateway()
+		for i := range 4000 {
+			long.Addresses.Home = append(long.Addresses.Home, netip.PrefixFrom(netip.AddrFrom4([4]byte{39, byte(i >> 8), byte(i), 0}), 25))
+		}
+		if steps := set(t, table, long); len(steps) == 0 {
+			t.Error("nothing changed")
+		}
+	})
 }
 
 func TestSetAmongMarksAtFullSpeed(t *testing.T) {

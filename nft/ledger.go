@@ -230,13 +230,13 @@ func (l *Ledger) filled(epoch uint64) {
 	l.complete = l.complete || epoch == l.epoch
 }
 
-// forget drops the claims on an address.
-func (l *Ledger) forget(a netip.Addr) {
+// forget drops claims, also lost ones.
+func (l *Ledger) forget(keys []claimKey) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for i := range l.paths {
-		delete(l.claims, claimKey{keyOf(a), a.Is4(), uint8(i)})
-		delete(l.lost, claimKey{keyOf(a), a.Is4(), uint8(i)})
+	for _, k := range keys {
+		delete(l.claims, k)
+		delete(l.lost, k)
 	}
 	l.epoch++ // a fill may have read them before
 	l.complete = false

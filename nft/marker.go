@@ -236,9 +236,10 @@ func (k *Marker) lengthen() {
 func (k *Marker) Forget(ctx context.Context, a netip.Addr, only ...routing.Path) (bool, error) {
 	k.commits.Lock()
 	defer k.commits.Unlock()
-	k.ledger.forget(a)
+	keys := k.ledger.keys(a, only...)
+	k.ledger.forget(keys)
 	found := false
-	for _, key := range k.ledger.keys(a, only...) {
+	for _, key := range keys {
 		if err := ctx.Err(); err != nil {
 			return found, err
 		}

@@ -88,8 +88,8 @@ func TestRuleReplacedInPlaceIsNoticed(t *testing.T) {
 				nftOut(t, "replace", "rule", "inet", "smartdns", "to_wg0", "handle", strings.TrimSpace(handle), "meta mark set meta mark & 0xc0ffffff | 0x01000000")
 			}
 		}
-		if steps := set(t, table, gateway()); len(steps) != 2 {
-			t.Errorf("repaired by %d steps, want a flush and a rule: %v", len(steps), steps)
+		if steps := set(t, table, gateway()); len(steps) != 3 {
+			t.Errorf("repaired by %d steps, want a flush and two rules: %v", len(steps), steps)
 		}
 	})
 }

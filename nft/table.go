@@ -156,16 +156,29 @@ func (t *Table) notice() {
 	}
 }
 
+// healAgain is how long after a failure.
+const healAgain = 2 * time.Second
+
 // refill heals the ledger in the background whenever it was emptied.
 func (t *Table) refill() {
+	var again <-chan time.Time
+	failed := ""
 	for {
 		select {
 		case <-t.tasks.refill:
-			if err := t.heal(); err != nil && !errors.Is(err, ErrClosed) {
-				t.log.Warn("bringing the marks back; every address will be renewed with its next answer", "err", err)
-			}
+		case <-again:
 		case <-t.marker.stop:
 			return
+		}
+		err := t.heal()
+		if again = nil; err == nil {
+			failed = ""
+			continue
+		}
+		again = time.After(healAgain)
+		if text := err.Error(); text != failed {
+			failed = text
+			t.log.Warn("bringing the marks back; until then every address is renewed with its next answer", "err", err)
 		}
 	}
 }

@@ -232,6 +232,17 @@ func flowTo(direction uint32, a netip.Addr) term {
 		[]expr.Any{&expr.Ct{Key: key, Register: reg, Direction: direction}, equal(a.AsSlice())}}
 }
 
+// isUntranslated matches what the sender of a flow sends after the flow's first
+// packet, if its source stays as it is: whoever translates does so at the first.
+func isUntranslated() []term {
+	return []term{
+		{"ct direction original", []expr.Any{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg}, equal([]byte{original})}},
+		{"ct status & (confirmed | snat) == confirmed", []expr.Any{
+			&expr.Ct{Key: expr.CtKeySTATUS, Register: reg}, masked(native(statusConfirmed|statusSourceNAT), native(0)), equal(native(statusConfirmed)),
+		}},
+	}
+}
+
 func isRelated() term { return ctState("related", expr.CtStateBitRELATED) }
 
 // isForwardedPort matches flows whose destination somebody translated.
