@@ -238,6 +238,8 @@ func (k *Marker) Forget(ctx context.Context, a netip.Addr, only ...routing.Path)
 	defer k.commits.Unlock()
 	keys := k.ledger.keys(a, only...)
 	k.ledger.forget(keys)
+	// Whoever fills the ledger meanwhile may read what is about to go.
+	defer k.ledger.forget(keys)
 	found := false
 	for _, key := range keys {
 		if err := ctx.Err(); err != nil {
