@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"unicode"
@@ -15,7 +16,7 @@ import (
 
 var update = flag.Bool("update", false, "write testdata anew")
 
-// badCase is one case of testdata/bad.txt.
+// badCase is one case of a file in testdata/bad, where every table has its own.
 type badCase struct {
 	name, input string
 	noNewline   bool // the input does not end in one
@@ -24,36 +25,58 @@ type badCase struct {
 
 const noNewline = "-- no newline\n"
 
-func readBadCases(t testing.TB) (head string, cases []badCase) {
+// badFile is a file of testdata/bad.
+type badFile struct {
+	path, head string
+	cases      []badCase
+}
+
+func readBadFiles(t testing.TB) []badFile {
 	t.Helper()
-	data, err := os.ReadFile("testdata/bad.txt")
+	paths, err := filepath.Glob("testdata/bad/*.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
-	head, rest, _ := strings.Cut(string(data), "== ")
-	for _, text := range strings.Split(rest, "\n== ") {
-		name, body, _ := strings.Cut(text+"\n", "\n")
-		c := badCase{name: name}
-		before, after, found := strings.Cut(body, noNewline)
-		if found {
-			c.input, c.want, c.noNewline = strings.TrimSuffix(before, "\n"), after, true
-		} else if c.input, c.want, found = strings.Cut(body, "--\n"); !found {
-			t.Fatalf("%s: no line \"--\"", name)
+	var files []badFile
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
 		}
-		c.want = strings.TrimSpace(c.want)
-		cases = append(cases, c)
+		head, rest, _ := strings.Cut(string(data), "== ")
+		f := badFile{path: path, head: head}
+		for _, text := range strings.Split(rest, "\n== ") {
+			name, body, _ := strings.Cut(text+"\n", "\n")
+			c := badCase{name: name}
+			before, after, found := strings.Cut(body, noNewline)
+			if found {
+				c.input, c.want, c.noNewline = strings.TrimSuffix(before, "\n"), after, true
+			} else if c.input, c.want, found = strings.Cut(body, "--\n"); !found {
+				t.Fatalf("%s: %s: no line \"--\"", path, name)
+			}
+			c.want = strings.TrimSpace(c.want)
+			f.cases = append(f.cases, c)
+		}
+		files = append(files, f)
 	}
-	return head, cases
+	return files
 }
 
 func TestParseRefuses(t *testing.T) {
-	head, cases := readBadCases(t)
-	if len(cases) < 60 {
-		t.Errorf("%d cases, want 60", len(cases))
+	n := 0
+	for _, f := range readBadFiles(t) {
+		n += len(f.cases)
+		t.Run(strings.TrimSuffix(filepath.Base(f.path), ".txt"), f.test)
 	}
+	if n < 130 {
+		t.Errorf("%d cases: testdata/bad is not seen", n)
+	}
+}
+
+func (f badFile) test(t *testing.T) {
 	var out strings.Builder
-	out.WriteString(strings.TrimRight(head, "\n") + "\n")
-	for _, c := range cases {
+	out.WriteString(strings.TrimRight(f.head, "\n") + "\n")
+	for _, c := range f.cases {
 		got := ""
 		t.Run(c.name, func(t *testing.T) {
 			cfg, err := configs.Parse(strings.NewReader(c.input), "/etc/smartdns/smartdns.toml")
@@ -73,7 +96,7 @@ func TestParseRefuses(t *testing.T) {
 		out.WriteString("\n== " + c.name + "\n" + c.input + end + got + "\n")
 	}
 	if *update {
-		if err := os.WriteFile("testdata/bad.txt", []byte(out.String()), 0o644); err != nil {
+		if err := os.WriteFile(f.path, []byte(out.String()), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

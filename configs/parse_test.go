@@ -113,9 +113,10 @@ func FuzzParse(f *testing.F) {
 			f.Add(text[n:])
 		}
 	}
-	_, cases := readBadCases(f)
-	for _, c := range cases {
-		f.Add(c.input)
+	for _, file := range readBadFiles(f) {
+		for _, c := range file.cases {
+			f.Add(c.input)
+		}
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		cfg, err := configs.Parse(strings.NewReader(text), "smartdns.toml")
