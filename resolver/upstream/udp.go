@@ -33,14 +33,16 @@ var (
 type udpServer struct {
 	*server
 	pool      *pool          // for TCP
-	shared    *sharedSockets // nil: each query has a socket of its own
+	fresh     *freshSockets  // for queries that have a port of their own
+	shared    *sharedSockets // nil: each query has one
 	buffers   sync.Pool      // of *[]byte, for reading
 	caseError atomic.Int32   // replies in another case, in a row
 }
 
 func newUDP(s *server) *udpServer {
-	u := &udpServer{server: s, pool: newPool(&s.config)}
-	if c := &s.config; !c.Spoofable {
+	c := &s.config
+	u := &udpServer{server: s, pool: newPool(c), fresh: &freshSockets{dial: c.Dial, spoofable: c.Spoofable, idle: c.Timeouts.Idle}}
+	if !c.Spoofable {
 		u.shared = &sharedSockets{dial: c.Dial, idle: c.Timeouts.Idle}
 	}
 	return u
@@ -56,10 +58,9 @@ func (s *udpServer) Exchange(ctx context.Context, q Query) (Reply, error) {
 		return Reply{}, errNoQuestion
 	}
 	s.health.asked()
-	limited, cancel := context.WithTimeoutCause(ctx, s.config.Timeouts.Total, errNoReply)
-	defer cancel()
-	x := &exchange{server: s, query: q, trip: tripOf(ctx), start: time.Now()}
-	reply, err := x.run(limited)
+	start := time.Now()
+	x := &exchange{server: s, query: q, trip: tripOf(ctx), start: start, end: start.Add(s.config.Timeouts.Total)}
+	reply, err := x.run(ctx)
 	if err != nil && x.addr.IsValid() {
 		s.config.Where.failed(ctx, x.addr)
 	}
@@ -87,6 +88,7 @@ type exchange struct {
 	query  Query
 	trip   trip
 	start  time.Time
+	end    time.Time      // at which it gives up
 	addr   netip.AddrPort // of the server, that is asked
 	conn   socket
 	sent   []byte // as on the wire: our ID, our case
@@ -149,6 +151,9 @@ func (x *exchange) run(ctx context.Context) (Reply, error) {
 		if ctx.Err() != nil {
 			return x.giveUp(context.Cause(ctx))
 		}
+		if !time.Now().Before(x.end) {
+			return x.giveUp(errNoReply)
+		}
 		n, err := x.conn.Read(*buf)
 		switch {
 		case err == nil:
@@ -170,23 +175,24 @@ func (x *exchange) run(ctx context.Context) (Reply, error) {
 	}
 }
 
-// wake ends a Read, for somebody else's news.
+// wake ends a Read, for somebody else's news. It may come when the socket has
+// gone on to another query, which then looks once more for nothing.
 func (x *exchange) wake() { x.conn.SetReadDeadline(longAgo) }
 
 // alarm returns when to stop reading and do something.
 func (x *exchange) alarm() time.Time {
-	switch until := x.best.until; {
-	case x.resend.IsZero(), !until.IsZero() && until.Before(x.resend):
-		return until
-	default:
-		return x.resend
+	first := x.end
+	for _, at := range [...]time.Time{x.resend, x.best.until} {
+		if !at.IsZero() && at.Before(first) {
+			first = at
+		}
 	}
+	return first
 }
 
-// open makes the message, and the socket. That is a new one wherever somebody
-// could forge a reply, so that the kernel chooses its port at random. It is
-// connected, so it takes replies from the right address and port only (RFC 5452
-// section 9.2).
+// open makes the message, and the socket. That has a new port wherever somebody
+// could forge a reply, chosen by the kernel at random. It is connected, so it
+// takes replies from the right address and port only (RFC 5452 section 9.2).
 func (x *exchange) open(ctx context.Context) error {
 	c := &x.server.config
 	addrs, err := c.Where.addresses(ctx)
@@ -206,16 +212,9 @@ func (x *exchange) open(ctx context.Context) error {
 			return nil
 		}
 	}
-	conn, err := c.Dial(ctx, "udp", x.addr.String())
-	if err != nil {
-		return fmt.Errorf("opening a socket: %w", plain(err))
+	if x.conn, err = x.server.fresh.take(ctx, x.addr); err != nil {
+		return err
 	}
-	v4 := x.addr.Addr().Unmap().Is4()
-	ignoreForgedMTU(conn, v4)
-	if c.Spoofable {
-		conn = refuseFragments(conn, v4)
-	}
-	x.conn = conn
 	var random [2 + 32]byte
 	rand.Read(random[:])
 	copy(x.sent, random[:2])
