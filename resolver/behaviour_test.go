@@ -188,7 +188,7 @@ func TestExchangesAreBounded(t *testing.T) {
 		r, _ := withPolicy(autoPolicy(resolver.Race, home, silent))
 		before := runtime.NumGoroutine()
 		for i := range 6000 {
-			r.Resolve(t.Context(), resolver.Ask(dnsname.FQDN(fmt.Sprintf("n%d.x.org.", i)), dns.TypeA, netip.MustParseAddr("192.168.1.2")))
+			r.Resolve(t.Context(), resolver.Ask(dnsname.FQDN(fmt.Sprintf("n.x%d.org.", i)), dns.TypeA, netip.MustParseAddr("192.168.1.2")))
 		}
 		if n, most := runtime.NumGoroutine()-before, resolver.DefaultLimits().InFlight; n > most {
 			t.Errorf("%d exchanges under way, want at most %d", n, most)

@@ -10,8 +10,9 @@ import (
 // flights lets equal questions share one exchange with an upstream: whoever
 // asks while one is under way waits for its outcome (RFC 5452 section 5).
 type flights struct {
-	mu sync.Mutex // guards the map
-	m  map[string]*flight
+	mu    sync.Mutex // guards the maps
+	m     map[string]*flight
+	zones map[string]int // flights of each zone
 }
 
 // flight is one exchange under way.
@@ -43,27 +44,31 @@ type outcome struct {
 
 // join returns the flight of key, which run fills in a goroutine of its own
 // when there is none yet, and reports whether there was one. ok is false when
-// there are limit others and none of key.
-func (f *flights) join(key string, limit int, run func(*flight)) (fl *flight, shared, ok bool) {
+// there is none of key, and no room for one within limits for zone.
+func (f *flights) join(key, zone string, limits Limits, run func(*flight)) (fl *flight, shared, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if fl, ok := f.m[key]; ok {
 		return fl, true, true
 	}
-	if len(f.m) >= limit {
+	if len(f.m) >= limits.InFlight || f.zones[zone] >= limits.PerZone {
 		return nil, false, false
 	}
 	fl = &flight{done: make(chan struct{}), suspected: make(chan struct{})}
 	if f.m == nil {
-		f.m = map[string]*flight{}
+		f.m, f.zones = map[string]*flight{}, map[string]int{}
 	}
 	f.m[key] = fl
+	f.zones[zone]++
 	go func() {
 		defer close(fl.done)
 		defer func() {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			delete(f.m, key)
+			if f.zones[zone]--; f.zones[zone] == 0 {
+				delete(f.zones, zone)
+			}
 		}()
 		run(fl)
 	}()

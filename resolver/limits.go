@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"smartdns/resolver/dnsname"
 	"smartdns/resolver/wire"
 )
 
@@ -42,6 +43,24 @@ func (s *slots) give(client netip.Addr) {
 	if s.client[client]--; s.client[client] == 0 {
 		delete(s.client, client)
 	}
+}
+
+// zoneOf returns the zone that name's questions count for: what somebody
+// registered, as its last two labels have it, or three where a country sells
+// names below com, co and their like.
+func zoneOf(name dnsname.FQDN) string {
+	var last, second, third dnsname.FQDN
+	for at, ok := name, true; ok && at != "."; at, ok = at.Parent() {
+		last, second, third = at, last, second
+	}
+	// last is the top level.
+	if third != "" && len(last) == len("cn.") && len(second)-len(last) <= len("com.") {
+		return string(third)
+	}
+	if second != "" {
+		return string(second)
+	}
+	return string(last)
 }
 
 const (

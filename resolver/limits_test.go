@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"smartdns/resolver/dnsname"
 )
 
 // However many large replies come at once, what reading them takes is bounded
@@ -37,5 +39,16 @@ func TestReasonsAreOneLineOfText(t *testing.T) {
 	d.explain(edeUnreachable, errors.Join(errors.New("one\x1b[2J"), errors.New("two\xff")).Error())
 	if got := d.EDE[0].Text; strings.ContainsAny(got, "\n\x1b") || !utf8.ValidString(got) || !strings.Contains(got, "; two") {
 		t.Errorf("%q", got)
+	}
+}
+
+func TestZoneOf(t *testing.T) {
+	for name, want := range map[dnsname.FQDN]string{
+		".": "", "com.": "com.", "example.com.": "example.com.", "a.b.c.example.com.": "example.com.", "www.qq.com.": "qq.com.",
+		"a.www.sina.com.cn.": "sina.com.cn.", "com.cn.": "com.cn.", "a.b.co.uk.": "b.co.uk.", "x.y.baidu.cn.": "baidu.cn.",
+	} {
+		if got := zoneOf(name); got != want {
+			t.Errorf("%s counts for %q, want %q", name, got, want)
+		}
 	}
 }

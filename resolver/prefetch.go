@@ -25,7 +25,7 @@ func (r *Resolver) prefetch(ctx context.Context, l lookup, key []byte) {
 	}
 	l.ahead = true
 	fly := r.fly(ctx, l, key)
-	_, shared, room := r.flights.join(string(key), r.limits.InFlight, func(f *flight) {
+	_, shared, room := r.flights.join(string(key), zoneOf(l.name), r.limits, func(f *flight) {
 		defer r.ahead.Add(-1)
 		fly(f)
 	})

@@ -167,11 +167,12 @@ type Limits struct {
 	Total     time.Duration // for one query, whatever it takes
 	InFlight  int           // queries waiting for upstreams
 	PerClient int           // of one client address
+	PerZone   int           // questions under way about names of one zone
 }
 
 // DefaultLimits are SECURITY.md's (6.2).
 func DefaultLimits() Limits {
-	return Limits{Total: 5 * time.Second, InFlight: 4096, PerClient: 200}
+	return Limits{Total: 5 * time.Second, InFlight: 4096, PerClient: 200, PerZone: 200}
 }
 
 // Config is what a Resolver is made of. Policy, Cache and Learned must be set.

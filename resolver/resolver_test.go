@@ -126,6 +126,9 @@ func TestEachClientGetsItsOwnCase(t *testing.T) {
 	}
 }
 
+// A client that asks more than upstreams answer holds 200 slots and no more, so
+// that others are served, and nobody gets 10,000 held answers at once
+// (SECURITY ).
 func TestOneClientCannotTakeEverySlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, _ := newResolver(t, func(ctx context.Context, side string, q upstream.Query) (upstream.Reply, error) {
@@ -133,7 +136,7 @@ func TestOneClientCannotTakeEverySlot(t *testing.T) {
 			return upstream.Reply{}, ctx.Err()
 		})
 		ask := func(client string, i int) *resolver.Decision {
-			return r.Resolve(t.Context(), resolver.Ask(dnsname.FQDN(fmt.Sprintf("n%d.example.org.", i)), dns.TypeA, netip.MustParseAddr(client)))
+			return r.Resolve(t.Context(), resolver.Ask(dnsname.FQDN(fmt.Sprintf("n.example%d.org.", i)), dns.TypeA, netip.MustParseAddr(client)))
 		}
 		var wg sync.WaitGroup
 		for i := range 200 {
@@ -151,6 +154,44 @@ func TestOneClientCannotTakeEverySlot(t *testing.T) {
 			t.Errorf("another client's query ended after %s, want 5s", time.Since(begun))
 		}
 		wg.Wait()
+	})
+}
+
+// Many clients that ask for names made up in one slow zone hold 200 questions,
+// and names of other zones are asked as if they were not there (SECURITY R-12).
+func TestOneZoneCannotTakeEverySlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var inZone, most atomic.Int32
+		answer := echo("93.184.216.34")
+		r, _ := newResolver(t, func(ctx context.Context, side string, q upstream.Query) (upstream.Reply, error) {
+			if strings.Contains(string(q.Msg), "\x06victim\x04test") {
+				most.Store(max(most.Load(), inZone.Add(1)))
+				defer inZone.Add(-1)
+				time.Sleep(2 * time.Second)
+			}
+			return answer(ctx, side, q)
+		})
+		ask := func(client byte, name string) *resolver.Decision {
+			return r.Resolve(t.Context(), resolver.Ask(dnsname.FQDN(name), dns.TypeA, netip.AddrFrom4([4]byte{192, 168, 8, client})))
+		}
+		var wg sync.WaitGroup
+		for i := range 10_000 { // 5,000 a second for 2 s
+			wg.Go(func() { ask(byte(i), fmt.Sprintf("rnd%d.victim.test.", i)) })
+			if i%25 == 0 {
+				begun := time.Now()
+				if d := ask(byte(i), fmt.Sprintf("www.n%d.test.", i)); !d.OK() || time.Since(begun) != 0 {
+					t.Fatalf("a normal query took %s: %s %v", time.Since(begun), d.RCode, d.EDE)
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
+		}
+		wg.Wait()
+		if n := most.Load(); n != 200 {
+			t.Errorf("%d questions about the zone were under way, want 200", n)
+		}
+		if d := ask(1, "last.victim.test."); !d.OK() {
+			t.Errorf("afterwards: %s", d.RCode)
+		}
 	})
 }
 

@@ -149,7 +149,7 @@ func (r *Resolver) fetch(ctx context.Context, t *task, a *asking, l lookup, key 
 	t.asks++
 	// An exchange lives on when its query has ended, so that exchanges need a
 	// limit of their own.
-	f, shared, room := r.flights.join(string(key), r.limits.InFlight, r.fly(upstream.WithPurse(ctx, t.purse), l, key))
+	f, shared, room := r.flights.join(string(key), zoneOf(l.name), r.limits, r.fly(upstream.WithPurse(ctx, t.purse), l, key))
 	if !room {
 		r.count.overloaded.Add(1)
 		return landed(outcome{err: errOverload})

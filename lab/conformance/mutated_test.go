@@ -259,7 +259,7 @@ func TestMutatedRepliesCrashNothing(t *testing.T) {
 	})
 	run(t, forward)
 	var asking sync.WaitGroup
-	const workers = 30 // what fails over TCP is held for a moment
+	const workers = 31 // what fails over TCP is held for a moment
 	for worker := range workers {
 		c := overUDP(t, fmt.Sprintf("127.0.3.%d", 1+worker))
 		asking.Go(func() {
