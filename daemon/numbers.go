@@ -31,12 +31,20 @@ func forgetNumbers(d Dirs) error {
 	return err
 }
 
+// keptNumbers reads the file with one of its methods load and peek. What it
+// returns beside an error is empty.
+func keptNumbers(by func(func(io.Reader) error) error) (map[routing.Path]int, error) {
+	var kept map[routing.Path]int
+	if err := by(func(r io.Reader) error { return json.NewDecoder(r).Decode(&kept) }); err != nil {
+		return nil, err
+	}
+	return kept, nil
+}
+
 // shownNumbers returns the numbers that the kernel shows, and of those kept the
 // ones whose rules it still has.
-func shownNumbers(d Dirs, have routing.State) (map[routing.Path]int, error) {
+func shownNumbers(kept map[routing.Path]int, have routing.State) map[routing.Path]int {
 	shown := have.Numbers()
-	kept := map[routing.Path]int{}
-	err := numbersFile(d).load(func(r io.Reader) error { return json.NewDecoder(r).Decode(&kept) })
 	for p, n := range kept {
 		taken := n < 0 || n >= routing.MaxTunnels
 		for q, m := range shown {
@@ -48,5 +56,5 @@ func shownNumbers(d Dirs, have routing.State) (map[routing.Path]int, error) {
 			shown[p] = n
 		}
 	}
-	return shown, err
+	return shown
 }

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"log/slog"
 	"maps"
 	"os"
@@ -10,7 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"smartdns/configs"
 	"smartdns/lab/netnstest"
+	"smartdns/nft"
+	"smartdns/resolver/upstream"
 	"smartdns/routing"
 	"smartdns/routing/linux"
 	"smartdns/web/api"
@@ -49,7 +53,8 @@ func TestNumbersSurviveAKilledRun(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		got, err := shownNumbers(d, c.have)
+		kept, err := keptNumbers(numbersFile(d).peek)
+		got := shownNumbers(kept, c.have)
 		if err != nil || !maps.Equal(got, c.want) {
 			t.Errorf("%s: %v, %v, want %v", c.what, got, err, c.want)
 		}
@@ -61,6 +66,80 @@ func TestNumbersSurviveAKilledRun(t *testing.T) {
 		if left, _ := os.ReadDir(d.Run); len(left) != 0 {
 			t.Errorf("%s: %v is left", c.what, left)
 		}
+	}
+}
+
+// What only reads leaves a damaged file where it is; the daemon sets it aside.
+func TestDamagedNumbersAreSetAsideByTheDaemonOnly(t *testing.T) {
+	d := Dirs{Run: t.TempDir()}
+	file := numbersFile(d)
+	if err := os.WriteFile(file.path, []byte("garbage"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := compiled(t, "", "0.0.0.0/0")
+	for range 2 {
+		var said bytes.Buffer
+		l, err := p.intended(Options{Dirs: d, Log: slog.New(slog.NewTextHandler(&said, nil))}, routing.State{}, routing.Facts{})
+		if err != nil || l.marks.numbers["wg0"] != 0 || !strings.Contains(said.String(), "other numbers") {
+			t.Errorf("intended: %v, %v, %q", l.marks.numbers, err, said.String())
+		}
+	}
+	if kept, err := keptNumbers(file.load); err == nil || kept != nil {
+		t.Errorf("loading: %v, %v", kept, err)
+	}
+	if _, err := os.Stat(file.path + ".corrupt"); err != nil {
+		t.Error(err)
+	}
+}
+
+// With one tunnel down and another up, the table is as it should be.
+func TestDiffOfTunnelsInDifferentStates(t *testing.T) {
+	netnstest.Require(t)
+	p := compiled(t, "", "0.0.0.0/0")
+	for _, path := range []routing.Path{"wg1", "wg2"} {
+		more := p.Tunnels[0]
+		more.Path = path
+		p.Tunnels = append(p.Tunnels, more)
+	}
+	p.Tunnels[1].WhenDown = configs.WhenDownDirect
+	l, err := p.wanted(routing.Facts{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	netnstest.Do(t, netnstest.New(t), func() {
+		for down := range 1 << len(p.Tunnels) {
+			now := l
+			now.links = maps.Clone(l.links)
+			for i, tunnel := range p.Tunnels {
+				n := now.links[tunnel.Path]
+				n.up = down>>i&1 == 0
+				now.links[tunnel.Path] = n
+			}
+			if err := withTable(t.Context(), func(table *nft.Table) error {
+				_, err := table.Set(t.Context(), p.ruleset(now))
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := p.diffTable(t.Context(), nil, l); err != nil || len(out) != 0 {
+				t.Errorf("tunnels %03b are down: %v, %v", down, out, err)
+			}
+		}
+	})
+}
+
+// A side is silent since the last of its servers went down.
+func TestSilentSideSinceItsLastServer(t *testing.T) {
+	at := time.Unix(1_790_000_000, 0)
+	down := []upstream.Status{{DownSince: at}, {DownSince: at.Add(time.Minute)}, {DownSince: at.Add(time.Second)}}
+	if c, ok := silent("foreign", down); !ok || !c.Since.Equal(at.Add(time.Minute)) {
+		t.Errorf("%v, %v", c, ok)
+	}
+	if _, ok := silent("foreign", append(down, upstream.Status{Up: true})); ok {
+		t.Error("one of them answers")
+	}
+	if _, ok := silent("foreign", nil); ok {
+		t.Error("it has none")
 	}
 }
 

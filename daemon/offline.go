@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -82,7 +83,7 @@ func Plan(ctx context.Context, o Options, sets bool) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := p.intended(o.Dirs, have, facts)
+	l, err := p.intended(o, have, facts)
 	if err != nil {
 		return nil, err
 	}
@@ -90,12 +91,17 @@ func Plan(ctx context.Context, o Options, sets bool) ([]string, error) {
 }
 
 // intended is the live state that a kernel like this one should get.
-func (p *Parts) intended(d Dirs, have routing.State, facts routing.Facts) (live, error) {
-	shown, err := shownNumbers(d, have)
+func (p *Parts) intended(o Options, have routing.State, facts routing.Facts) (live, error) {
+	kept, err := keptNumbers(numbersFile(o.Dirs).peek)
+	if _, damaged := errors.AsType[damagedError](err); damaged {
+		// The daemon sets it aside, and goes by what the kernel shows.
+		o.Log.Warn("the tunnels may get other numbers: " + err.Error())
+		err = nil
+	}
 	if err != nil {
 		return live{}, err
 	}
-	l, err := p.wanted(facts, shown)
+	l, err := p.wanted(facts, shownNumbers(kept, have))
 	l.forwards = p.opens(have)
 	return l, err
 }
@@ -200,7 +206,7 @@ func Diff(ctx context.Context, o Options) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := p.intended(o.Dirs, have, facts)
+	l, err := p.intended(o, have, facts)
 	if err != nil {
 		return nil, err
 	}
@@ -245,21 +251,23 @@ func (p *Parts) diffTable(ctx context.Context, out []string, l live) ([]string, 
 			}
 			return err
 		}
-		var first []routing.Step
-		for _, up := range []bool{true, false} {
-			for path, n := range l.links {
-				n.up = up
-				l.links[path] = n
-			}
-			steps, err := t.Diff(ctx, p.ruleset(l))
+		steps, err := t.Diff(ctx, p.ruleset(l))
+		for _, tunnel := range p.Tunnels {
 			if err != nil || len(steps) == 0 {
-				return err
+				break
 			}
-			if first == nil {
-				first = steps
+			down, n := l, l.links[tunnel.Path]
+			down.links, n.up = maps.Clone(l.links), false
+			down.links[tunnel.Path] = n
+			var fewer []routing.Step
+			if fewer, err = t.Diff(ctx, p.ruleset(down)); len(fewer) < len(steps) {
+				l, steps = down, fewer
 			}
 		}
-		for _, s := range first {
+		if err != nil {
+			return err
+		}
+		for _, s := range steps {
 			out = append(out, s.String())
 		}
 		return nil

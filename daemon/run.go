@@ -242,11 +242,11 @@ func (e *engine) observe(ctx context.Context) (routing.State, live, error) {
 	if err := e.parts.ownServer(facts); err != nil {
 		return have, live{}, err
 	}
-	shown, err := shownNumbers(e.opts.Dirs, have)
+	kept, err := keptNumbers(numbersFile(e.opts.Dirs).load)
 	if err != nil {
 		e.log.Warn("the tunnels may get other numbers: " + err.Error())
 	}
-	numbers, err := routing.Number(paths(e.parts), shown)
+	numbers, err := routing.Number(paths(e.parts), shownNumbers(kept, have))
 	if err != nil {
 		return have, live{}, err
 	}
@@ -260,10 +260,16 @@ func (e *engine) observe(ctx context.Context) (routing.State, live, error) {
 	l := live{facts: facts, marks: e.marks, links: map[routing.Path]link{}, forwards: e.parts.opens(have)}
 	// What a killed run left locked stays locked until our table decides.
 	l.marking = len(have.Rules) > 0
-	for p := range have.Numbers() {
+	for _, p := range paths(e.parts) {
+		// Not known to be down: a flow of before waits for the tunnel, and none
+		// goes around it.
+		l.links[p] = link{up: true}
+		if _, ours := have.Numbers()[p]; !ours {
+			continue
+		}
 		// A kernel device of ours outlives us: with its index, its routes stay.
-		if index, kind, err := e.kernel.LinkIndex(string(p)); err == nil && kind == kindWireGuard && contains(paths(e.parts), p) {
-			l.links[p] = link{index: index}
+		if index, kind, err := e.kernel.LinkIndex(string(p)); err == nil && kind == kindWireGuard {
+			l.links[p] = link{index: index, mtu: mtuOf(facts, index), up: true}
 		}
 	}
 	return have, l, nil
@@ -315,7 +321,7 @@ func (e *engine) removeLeft(ctx context.Context, have routing.State) error {
 	}
 	steps, err := removeAll(ctx, e.routes)
 	e.logSteps(steps)
-	return err
+	return errors.Join(err, forgetNumbers(e.opts.Dirs))
 }
 
 // removeAll removes our table, whoever left it, and all that is ours in the
@@ -470,7 +476,8 @@ func (e *engine) takeDown(ctx context.Context) error {
 	}
 	// Who may not remove anything has not made anything, and has said so.
 	if _, err := removeAll(ctx, e.routes); !errors.Is(err, os.ErrPermission) {
-		collect(errors.Join(err, forgetNumbers(e.opts.Dirs)))
+		collect(err)
 	}
+	collect(forgetNumbers(e.opts.Dirs))
 	return errors.Join(errs...)
 }

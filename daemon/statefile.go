@@ -105,6 +105,25 @@ func (f stateFile) write(file io.Writer, write func(io.Writer) error) error {
 // file that is not ours, not whole, of another version, or that read refuses is
 // renamed to path.corrupt, and an asideError says so: it was only a memory.
 func (f stateFile) load(read func(io.Reader) error) error {
+	err := f.peek(read)
+	damage, ok := errors.AsType[damagedError](err)
+	if !ok {
+		return err
+	}
+	aside := &asideError{path: f.path, aside: f.path + ".corrupt", err: damage.error}
+	if err := os.Rename(f.path, aside.aside); err != nil {
+		return fmt.Errorf("%s: %w; setting it aside: %w", f.path, aside.err, err)
+	}
+	return aside
+}
+
+// damagedError is why a file cannot be understood.
+type damagedError struct{ error }
+
+func (e damagedError) Unwrap() error { return e.error }
+
+// peek is load that leaves the file where it is, whatever it holds.
+func (f stateFile) peek(read func(io.Reader) error) error {
 	file, err := os.Open(f.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -117,14 +136,10 @@ func (f stateFile) load(read func(io.Reader) error) error {
 	if err == nil {
 		err = read(content)
 	}
-	if err == nil {
-		return nil
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.path, damagedError{err})
 	}
-	aside := &asideError{path: f.path, aside: f.path + ".corrupt", err: err}
-	if err := os.Rename(f.path, aside.aside); err != nil {
-		return fmt.Errorf("%s: %w; setting it aside: %w", f.path, aside.err, err)
-	}
-	return aside
+	return nil
 }
 
 var (

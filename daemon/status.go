@@ -92,8 +92,8 @@ func (e *engine) conditions(v *view, s api.Status) []api.Condition {
 			all = append(all, c)
 		}
 	}
-	for _, side := range s.Sides {
-		if c, ok := silent(side); ok {
+	for _, side := range v.parts.Config.Sides {
+		if c, ok := silent(side.Name, upstream.Health(v.policy.Sides[side.Name].Exchanger)); ok {
 			all = append(all, c)
 		}
 	}
@@ -117,12 +117,19 @@ func (e *engine) conditions(v *view, s api.Status) []api.Condition {
 	return all
 }
 
-// silent returns the condition of a side of which no server answers.
-func silent(s api.Side) (api.Condition, bool) {
-	if slices.ContainsFunc(s.Servers, func(v api.Server) bool { return v.Up }) || len(s.Servers) == 0 {
-		return api.Condition{}, false
+// silent returns the condition of a side of which no server answers, since the
+// last of them went down.
+func silent(side string, servers []upstream.Status) (c api.Condition, ok bool) {
+	c = api.Condition{Severity: severityError, What: fmt.Sprintf("no server of the %s side answers", side)}
+	for _, s := range servers {
+		if s.Up {
+			return api.Condition{}, false
+		}
+		if s.DownSince.After(c.Since) {
+			c.Since = s.DownSince
+		}
 	}
-	return api.Condition{Severity: severityError, What: fmt.Sprintf("no server of the %s side answers", s.Name)}, true
+	return c, len(servers) > 0
 }
 
 func whenDownText(w configs.WhenDown) string {

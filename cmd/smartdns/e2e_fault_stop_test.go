@@ -174,12 +174,14 @@ table ip smartdns {
 // still reached by address. After the next start DNS and tunnel are back within
 // 2 s, in the state of a clean start (SECURITY C-01, C-03, L-09).
 func TestKilledAndStartedAgain(t *testing.T) {
-	for _, mode := range []string{"owned", "shared", "filtered"} {
+	for _, mode := range []string{"owned", "shared", "filtered", "detour"} {
 		t.Run(mode, func(t *testing.T) {
 			w := newWorld(t)
 			switch mode {
 			case "shared":
 				w.config = shared(w.config)
+			case "detour": // for a tunnel that is down, not for one that is not yet up
+				w.config = inTable(w.config, "[tunnel.wg0]", `when_down = "direct"`)
 			case "filtered": // loose reverse path filters, systemd's default
 				if err := w.Gateway.SetSysctl("net/ipv4/conf/all/rp_filter", "2"); err != nil {
 					t.Fatal(err)

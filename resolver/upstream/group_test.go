@@ -125,7 +125,7 @@ func TestGroupWithADeadServer(t *testing.T) {
 		g := upstream.Group(members, upstream.Fastest)
 		timed(t, g)
 		near.dead = true
-		slow := 0
+		died, slow := time.Now(), 0
 		for range 200 {
 			r, took := timed(t, g)
 			if took > 2*far.delay {
@@ -141,6 +141,8 @@ func TestGroupWithADeadServer(t *testing.T) {
 		}
 		if s := upstream.Health(g); s[0].Up || s[0].Server != "near" || s[0].LastError == "" || !s[1].Up {
 			t.Errorf("status %+v", s)
+		} else if s[0].DownSince.Before(died) || s[0].DownSince.After(died.Add(10*time.Second)) || !s[1].DownSince.IsZero() {
+			t.Errorf("dead for %s, status %+v", time.Since(died), s)
 		}
 		if n := near.asked.Load(); n > 10 {
 			t.Errorf("the dead server was asked %d times in 20 s", n)
@@ -151,6 +153,9 @@ func TestGroupWithADeadServer(t *testing.T) {
 			if time.Since(back) > 10*time.Second {
 				t.Fatal("not back after 10 s")
 			}
+		}
+		if s := upstream.Health(g)[0]; !s.DownSince.IsZero() {
+			t.Errorf("it is back: %+v", s)
 		}
 		if _, took := timed(t, g); took != near.delay {
 			t.Errorf("the fastest is not asked again: %s", took)

@@ -13,6 +13,7 @@ type Status struct {
 	Proto        string        // "udp", "tcp", "tls", "https", "h3" or "quic"; "" when it is not known
 	Addrs        []netip.Addr  // where it listens, as far as that is known; the one in use first
 	Up           bool          // false after two failures in a row, until it replies again
+	DownSince    time.Time     // zero while it is up
 	Latency      time.Duration // moving average until a reply; 0 before the first
 	LastError    string        // "" when there was none
 	LastErrorAt  time.Time
@@ -110,7 +111,7 @@ func (h *health) replied(took time.Duration, refused bool) {
 	h.streak, h.doubt = 0, false
 	h.postpone()
 	if !h.seen.Up {
-		h.seen.Up = true
+		h.seen.Up, h.seen.DownSince = true, time.Time{}
 		h.logger.Info("upstream is back", "server", h.seen.Server, "latency", took)
 	}
 }
@@ -126,7 +127,7 @@ func (h *health) failed(err error) {
 	h.streak++
 	h.postpone()
 	if h.seen.Up && h.streak >= failuresToDown {
-		h.seen.Up = false
+		h.seen.Up, h.seen.DownSince = false, h.seen.LastErrorAt
 		h.logger.Warn("upstream is down", "server", h.seen.Server, "error", err)
 	}
 }
