@@ -33,17 +33,18 @@ var mayImport = map[string][]string{
 	"geo/internal/gen":      {"geo", "geo/list"},
 	"nft":                   {"routing"},
 	"routing":               {},
-	"routing/linux":         {"routing"},
-	"routing/wg":            {"routing"},
-	"routing/hostdns":       {"routing"},
+	"routing/linux":         {"routing", "internal/wholefile"},
+	"routing/wg":            {"routing", "internal/wholefile"},
+	"routing/hostdns":       {"routing", "internal/wholefile"},
 	"routing/routingtest":   {"routing"},
 	"resolver/resolvertest": {"resolver", "resolver/policy", "resolver/cache", "resolver/upstream", "resolver/wire", "resolver/dnsname", "geo", "routing"},
 	"web":                   {"web/api"},
 	"web/api":               {},
+	"internal/wholefile":    {}, // how a file is replaced is written once, for every leaf that keeps one
 }
 
 // stdlibOnly are the packages without any third-party import.
-var stdlibOnly = []string{"routing", "resolver/dnsname", "resolver/wire", "web/api"}
+var stdlibOnly = []string{"routing", "resolver/dnsname", "resolver/wire", "web/api", "internal/wholefile"}
 
 // soleImporters names, for a third-party module, the only packages that may
 // import it, and why.

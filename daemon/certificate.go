@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"smartdns/configs"
+	"smartdns/internal/wholefile"
 )
 
 const (
@@ -172,21 +173,7 @@ func keepOwn(file string, text []byte) error {
 	if old, err := os.ReadFile(file); err == nil && bytes.Equal(old, text) {
 		return nil
 	}
-	next, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".*") // mode 0600
-	if err != nil {
-		return err
-	}
-	_, err = next.Write(text)
-	if err == nil {
-		err = next.Sync()
-	}
-	if err = errors.Join(err, next.Close()); err == nil {
-		err = os.Rename(next.Name(), file)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(next.Name()))
-	}
-	return nil
+	return wholefile.ReplaceBytes(file, text)
 }
 
 // hostName is the name of this host in its own certificate.

@@ -9,7 +9,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
+
+	"smartdns/internal/wholefile"
 )
 
 // stateFile is a file of ours in the state directory: a line that says what it
@@ -51,39 +52,11 @@ func (s *summer) Write(b []byte) (int, error) {
 // save replaces the file by one with the content that write writes. It is on
 // disk when save returns.
 func (f stateFile) save(write func(io.Writer) error) error {
-	if err := f.replace(write); err != nil {
+	err := wholefile.Replace(f.path, func(file *os.File) error { return f.write(file, write) })
+	if err != nil {
 		return fmt.Errorf("writing %s: %w", f.path, err)
 	}
 	return nil
-}
-
-func (f stateFile) replace(write func(io.Writer) error) error {
-	dir, err := os.Open(filepath.Dir(f.path))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	// One name for all, so that a crash leaves at most one of them behind.
-	next := f.path + ".new"
-	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	file, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	err = f.write(file, write)
-	if err == nil {
-		err = file.Sync()
-	}
-	err = errors.Join(err, file.Close())
-	if err == nil {
-		err = os.Rename(next, f.path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(next))
-	}
-	return dir.Sync() // the rename itself
 }
 
 func (f stateFile) write(file io.Writer, write func(io.Writer) error) error {

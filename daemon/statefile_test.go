@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"smartdns/internal/wholefile"
 )
 
 func stateOf(t *testing.T) stateFile {
@@ -66,7 +68,7 @@ func TestStateFileSurvivesUnfinishedWrites(t *testing.T) {
 		if !errors.Is(err, broken) {
 			t.Fatalf("saving: %v", err)
 		}
-		if _, err := os.Stat(f.path + ".new"); err == nil {
+		if _, err := os.Stat(wholefile.Temporary(f.path)); err == nil {
 			t.Error("an unfinished file was left behind")
 		}
 		if got, err := get(f); got != "the old content" || err != nil {
@@ -74,7 +76,7 @@ func TestStateFileSurvivesUnfinishedWrites(t *testing.T) {
 		}
 	}
 	for n := range whole {
-		if err := os.WriteFile(f.path+".new", whole[:n], 0o600); err != nil {
+		if err := os.WriteFile(wholefile.Temporary(f.path), whole[:n], 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := get(f); got != "the old content" || err != nil {

@@ -12,6 +12,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"smartdns/internal/wholefile"
 )
 
 // ErrNotPlain is matched by the errors of a resolv.conf that somebody else
@@ -120,7 +122,7 @@ func (f *File) Restore() error {
 	if err != nil {
 		return fmt.Errorf("reading the saved resolv.conf: %w", err)
 	}
-	if err := removeIfThere(temporary(f.o.Path)); err != nil {
+	if err := removeIfThere(wholefile.Temporary(f.o.Path)); err != nil {
 		return fmt.Errorf("restoring resolv.conf: %w", err)
 	}
 	ours, err := f.oursOrGone()
@@ -137,7 +139,7 @@ func (f *File) Restore() error {
 			return fmt.Errorf("%s names only us, and the file it was is lost (%s): write a nameserver into it", f.o.Path, f.o.Saved)
 		}
 	}
-	if err := errors.Join(removeIfThere(f.o.Saved), removeIfThere(temporary(f.o.Saved))); err != nil {
+	if err := errors.Join(removeIfThere(f.o.Saved), removeIfThere(wholefile.Temporary(f.o.Saved))); err != nil {
 		return fmt.Errorf("forgetting the saved resolv.conf: %w", err)
 	}
 	return nil

@@ -6,10 +6,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"smartdns/internal/wholefile"
 )
 
 // snapshot is a file's content and whose it is.
@@ -51,31 +52,8 @@ func readSnapshot(path string) (*snapshot, error) {
 	return s, err
 }
 
-// temporary is where a file is written before it gets its name: one place, so
-// that what a crash leaves is found.
-func temporary(path string) string {
-	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".smartdns")
-}
-
 // write makes path the snapshot: the old file or the new one, at every moment.
-func (s *snapshot) write(path string) error {
-	name := temporary(path)
-	if err := removeIfThere(name); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	err = errors.Join(s.fill(f), f.Close())
-	if err == nil {
-		err = os.Rename(name, path)
-	}
-	if err != nil {
-		return errors.Join(err, removeIfThere(name))
-	}
-	return syncDir(filepath.Dir(path))
-}
+func (s *snapshot) write(path string) error { return wholefile.Replace(path, s.fill) }
 
 func (s *snapshot) fill(f *os.File) error {
 	if _, err := f.Write(s.data); err != nil {
@@ -91,13 +69,5 @@ func (s *snapshot) fill(f *os.File) error {
 		// Where we may not, the policy gives the directory's, which readers can live with.
 		_ = unix.Fsetxattr(int(f.Fd()), labelName, s.label, 0)
 	}
-	return f.Sync()
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return nil
 }

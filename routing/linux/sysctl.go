@@ -12,6 +12,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"smartdns/internal/wholefile"
 )
 
 const procSys = "/proc/sys/"
@@ -111,10 +113,7 @@ func (s *savedSysctls) storeLocked(m map[string]oldValue) error {
 	}
 	b, err := json.MarshalIndent(m, "", "\t")
 	if err == nil {
-		err = os.WriteFile(s.path+".new", append(b, '\n'), 0o644)
-	}
-	if err == nil {
-		err = os.Rename(s.path+".new", s.path)
+		err = wholefile.ReplaceBytes(s.path, append(b, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSaving, err)

@@ -8,9 +8,10 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
+
+	"smartdns/internal/wholefile"
 )
 
 // keptAddresses is how many addresses of a name are remembered; providers
@@ -70,36 +71,10 @@ func (s *Store) Add(host string, addr netip.Addr) error {
 	s.names[host] = known[:min(len(known), keptAddresses)]
 	data, err := json.MarshalIndent(s.names, "", "\t")
 	if err == nil {
-		err = replaceFile(s.path, append(data, '\n'))
+		err = wholefile.ReplaceBytes(s.path, append(data, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("writing the known endpoints: %w", err)
 	}
 	return nil
-}
-
-// replaceFile writes data at path so that a crash leaves the old file or the
-// new one.
-func replaceFile(path string, data []byte) error {
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	f, err := os.CreateTemp(dir.Name(), "."+filepath.Base(path)+"-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return dir.Sync() // the rename itself
 }
