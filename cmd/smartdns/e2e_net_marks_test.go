@@ -112,9 +112,11 @@ func TestCachedAnswerAfterAFlushIsMarkedAgain(t *testing.T) {
 	const name = "n00042.foreign.test"
 	to := w.resolve(name, 0)
 	// The control: without its element the address is reached directly.
-	w.flushSet("wg0_4")
+	if _, err := w.cli("marks", "forget", to.String()); err != nil {
+		t.Fatal(err)
+	}
 	if err := w.carries(w.Client, to, "direct", 0); err != nil {
-		t.Fatalf("after a flush, without asking: %v", err)
+		t.Fatalf("forgotten, without asking: %v", err)
 	}
 	w.Sniffer.Reset()
 	asked := len(w.DNS.Asked(name))

@@ -49,7 +49,7 @@ const (
 // and from several goroutines.
 func Group(members []Exchanger, mode Mode) Exchanger {
 	if len(members) == 1 {
-		return members[0]
+		return alone{members[0]}
 	}
 	g := &group{mode: mode}
 	for _, ex := range members {
@@ -59,6 +59,20 @@ func Group(members []Exchanger, mode Mode) Exchanger {
 	}
 	return g
 }
+
+// alone is a group of one, which has nothing to choose.
+type alone struct{ Exchanger }
+
+// Exchange says of an error, too, whose it is.
+func (a alone) Exchange(ctx context.Context, q Query) (Reply, error) {
+	r, err := a.Exchanger.Exchange(ctx, q)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", a.Exchanger, err)
+	}
+	return r, err
+}
+
+func (a alone) report() []Status { return Health(a.Exchanger) }
 
 type group struct {
 	members []*member

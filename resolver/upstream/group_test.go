@@ -230,13 +230,20 @@ func TestNXDOMAINIsAnAnswer(t *testing.T) {
 }
 
 func TestGroupOfOneIsThatOne(t *testing.T) {
-	near, _, _ := pair()
-	if g := upstream.Group([]upstream.Exchanger{near}, upstream.Race); g != upstream.Exchanger(near) {
-		t.Errorf("a %T", g)
-	}
-	if upstream.Health(near) != nil {
-		t.Error("a stranger has a status")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		near, _, _ := pair()
+		g := upstream.Group([]upstream.Exchanger{near}, upstream.Race)
+		if _, took := timed(t, g); took != near.delay || g.String() != near.String() {
+			t.Errorf("%s after %s", g, took)
+		}
+		near.dead = true
+		if _, err := g.Exchange(t.Context(), query(asked)); err == nil || !strings.HasPrefix(err.Error(), near.String()+": ") {
+			t.Errorf("an error that does not say whose it is: %v", err)
+		}
+		if upstream.Health(g) != nil {
+			t.Error("a stranger has a status")
+		}
+	})
 }
 
 // The rest uses real sockets: a server in trouble tells the group before it
