@@ -146,7 +146,9 @@ func (e *engine) dropTurnedMarks(ctx context.Context, before *Parts) {
 		if !turned(m, before, now) {
 			continue
 		}
-		if _, err := e.table.Marker().Forget(ctx, m.Addr, m.Path); err != nil {
+		_, err := e.table.Marker().Forget(ctx, m.Addr, m.Path)
+		e.sealed.Generation().Advance() // an answer may have been sealed by it
+		if err != nil {
 			e.log.Warn("dropping a mark after a reload", "addr", m.Addr.String(), "err", err)
 		}
 	}

@@ -35,7 +35,6 @@ func (e *engine) reload(ctx context.Context, parts *Parts) error {
 	}
 	e.dropTurnedMarks(ctx, before.parts)
 	e.resizeCache()
-	e.sealed.Generation().Advance() // an answer may have been sealed by marks that are gone now
 	return nil
 }
 

@@ -82,11 +82,18 @@ func (r *Resolver) known(ctx context.Context, t *task, v Verdict) outcome {
 // contradict drops the verdict for t.name, so that it is judged again.
 func (r *Resolver) contradict(t *task, why string) {
 	r.count.auto.contradicted.Add(1)
-	r.sealed.Generation().Advance() // what was decided by it goes this way again
 	if r.learned.contradict(t.name) {
+		r.sealed.Generation().Advance() // what was decided by it goes this way again
 		t.note("forgot the verdict for %s: %s", t.name, why)
 	} else {
 		t.note("%s stays pinned, although %s", t.name, why)
+	}
+}
+
+// learn remembers that t.name is in region.
+func (r *Resolver) learn(t *task, region geo.Region, why string) {
+	if r.learned.Learn(t.name, region, why) {
+		r.sealed.Generation().Advance()
 	}
 }
 
@@ -126,10 +133,10 @@ func (r *Resolver) unknown(ctx context.Context, t *task, tried *outcome) outcome
 			t.side = Foreign
 			return plain
 		}
-		r.learned.Learn(t.name, region, why)
+		r.learn(t, region, why)
 		return near
 	}
-	r.learned.Learn(t.name, region, why)
+	r.learn(t, region, why)
 	return plain
 }
 
@@ -199,7 +206,7 @@ func (r *Resolver) race(ctx context.Context, t *task) outcome {
 		t.side = Domestic
 		story.Region, story.Why = geo.Home.String(), "every address of the domestic answer is home"
 		if out.kind != kindStale {
-			r.learned.Learn(t.name, geo.Home, story.Why)
+			r.learn(t, geo.Home, story.Why)
 		}
 		return out
 	}
@@ -234,7 +241,7 @@ func (r *Resolver) race(ctx context.Context, t *task) outcome {
 		region, addr := t.pol.region(addrs)
 		story.Region, story.Why = region.String(), fmt.Sprintf("%s, for a client abroad", addr)
 		if region == geo.Abroad && out.kind != kindStale {
-			r.learned.Learn(t.name, region, story.Why)
+			r.learn(t, region, story.Why)
 		}
 	}
 	return out

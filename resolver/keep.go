@@ -40,14 +40,20 @@ func (s Selection) has(name dnsname.FQDN, side string) bool {
 // sideJudge is what the list calls the questions about a name's region.
 const sideJudge = "judge"
 
-// names returns the names of sides by what the cache calls them.
-func (p *Policy) names() map[string]string {
-	all := map[string]string{p.judgeID: sideJudge}
+// sideNames is the names of sides by what the cache calls them.
+type sideNames map[string]string
+
+func (p *Policy) names() sideNames {
+	all := sideNames{p.judgeID: sideJudge}
 	for name, id := range p.ids {
 		all[id] = name
 	}
 	return all
 }
+
+// of returns the side whose answer k is for, "" when there is none any more.
+// Behind the side's own part stands the client subnet, if any.
+func (s sideNames) of(k cache.Key) string { return s[k.Side[:min(len(k.Side), sideIDLen)]] }
 
 // SaveCache writes what is worth keeping over a restart.
 func (r *Resolver) SaveCache(w io.Writer) error { return r.cache.Save(w) }
@@ -58,7 +64,7 @@ func (r *Resolver) LoadCache(in io.Reader) (n int, behind bool, err error) {
 	sides := r.policy.Load().names()
 	return r.cache.Load(in, func(key []byte) bool {
 		k, ok := cache.ParseKey(key)
-		return ok && sides[k.Side] != ""
+		return ok && sides.of(k) != ""
 	})
 }
 
@@ -96,14 +102,14 @@ func (r *Resolver) ListCache(s Selection, after string, limit int) (page []Cache
 	r.cache.Drop(func(key []byte, e cache.Entry) bool {
 		k, ok := cache.ParseKey(key)
 		name, _, err := dnsname.FromWire(k.Name)
-		if !ok || err != nil || !s.has(name, sides[k.Side]) {
+		if !ok || err != nil || !s.has(name, sides.of(k)) {
 			return false
 		}
 		l := listed{Cached: Cached{Name: name}, key: key, failed: e.Kind == cache.Failure}
 		if after != "" && l.compare(end) <= 0 {
 			return false
 		}
-		l.fill(k, e, sides[k.Side])
+		l.fill(k, e, sides.of(k))
 		if all = append(all, l); len(all) >= 4*(limit+1) {
 			all = first(all, limit+1)
 		}
@@ -175,7 +181,7 @@ func (r *Resolver) FlushCache(s Selection) int {
 	n := r.cache.Drop(func(key []byte, _ cache.Entry) bool {
 		k, ok := cache.ParseKey(key)
 		name, _, err := dnsname.FromWire(k.Name)
-		return ok && err == nil && s.has(name, sides[k.Side])
+		return ok && err == nil && s.has(name, sides.of(k))
 	})
 	// A sealed answer may be made of several entries, or of another name's.
 	r.sealed.Generation().Advance()

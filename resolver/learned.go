@@ -135,8 +135,9 @@ func (e *entry) verdict(now time.Duration) Verdict {
 }
 
 // Learn enters a judgement of now. One that says what an old verdict says
-// confirms it; a pin stays what it is.
-func (l *Learned) Learn(name dnsname.FQDN, region geo.Region, why string) {
+// confirms it; a pin stays what it is. It reports whether the verdict was another
+// one until now.
+func (l *Learned) Learn(name dnsname.FQDN, region geo.Region, why string) (turned bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
@@ -145,17 +146,19 @@ func (l *Learned) Learn(name dnsname.FQDN, region geo.Region, why string) {
 	case e == nil || e.rank != rankPinned && e.ended(now):
 		l.enter(&entry{name: name, region: region, why: why, learned: now, used: now, tried: now})
 	case e.rank == rankPinned:
-		return
+		return false
 	case e.region == region && now-e.learned < verdictLife:
-		return // two queries judged it at once
+		return false // two queries judged it at once
 	case e.region == region:
 		next := *e
 		next.why, next.learned, next.confirmed = why, now, e.confirmed+1
 		l.replace(at, &next)
 	default:
+		turned = true
 		l.enter(&entry{name: name, region: region, why: why, learned: now, used: now, tried: now})
 	}
 	l.edits++
+	return turned
 }
 
 // Pin makes region the verdict for name, whatever answers say, until somebody

@@ -39,6 +39,9 @@ func (l lookup) stored(e cache.Entry) outcome {
 	default:
 		var m message
 		if m, out.err = unpackStored(e.Body, l.question, l.name, l.qtype, l.do); out.err == nil {
+			if l.pol.bogus(m) { // it was not yet when the answer came
+				m = message{rcode: wire.NXDomain}
+			}
 			out.msg = m.aged(e.Age)
 			out.lasts = e.Left - (e.Age+e.Left)/prefetchPart
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"runtime/debug"
+	"time"
 
 	"smartdns/geo"
 	"smartdns/resolver/upstream"
@@ -22,7 +23,7 @@ func (r *Resolver) judgeAgain(ctx context.Context, t *task, v Verdict) {
 	}
 	again := &task{
 		q: Ask(t.name, wire.TypeA, netip.Addr{}), pol: t.pol, name: t.name, governed: governed{rule: t.rule}, spent: spent{purse: new(upstream.Purse)},
-		Decision: &Decision{Steps: []Step{{Name: t.name.String(), Auto: &Story{}}}},
+		Decision: &Decision{Time: time.Now(), Steps: []Step{{Name: t.name.String(), Auto: &Story{}}}},
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.limits.Total)
 	go func() {
@@ -44,7 +45,7 @@ func (r *Resolver) rejudge(ctx context.Context, t *task, v Verdict) {
 		judge = r.judge(ctx, t)
 	}
 	plain := t.take(ctx, r.ask(ctx, t, Foreign, wire.TypeA, forAnswer), foreignPatience)
-	if plain.err != nil {
+	if plain.err != nil || plain.kind == kindStale { // where the name is now, that cannot say
 		return
 	}
 	region, why := r.region(ctx, t, judge, plain)
@@ -56,9 +57,8 @@ func (r *Resolver) rejudge(ctx context.Context, t *task, v Verdict) {
 		r.contradict(t, why+" is home")
 	case region != v.Region:
 		r.count.auto.contradicted.Add(1)
-		r.learned.Learn(t.name, region, why)
-		r.sealed.Generation().Advance()
+		r.learn(t, region, why)
 	default:
-		r.learned.Learn(t.name, region, why)
+		r.learn(t, region, why)
 	}
 }

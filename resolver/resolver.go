@@ -125,6 +125,9 @@ type Policy struct {
 	judgeID string
 }
 
+// sideIDLen is the octets of what the cache calls a side.
+const sideIDLen = 8
+
 // identified returns a copy of p that knows what the cache calls its sides:
 // one that is asked elsewhere or on another path after a reload is another
 // side, though it has the same name.
@@ -135,7 +138,7 @@ func (p *Policy) identified() *Policy {
 			return name
 		}
 		sum := sha256.Sum256([]byte(name + " " + string(path) + " " + ex.String()))
-		return string(sum[:8]) // a side may have many servers, and a key has little room
+		return string(sum[:sideIDLen]) // a side may have many servers, and a key has little room
 	}
 	c.ids = make(map[string]string, len(p.Sides))
 	for name, side := range p.Sides {

@@ -1,6 +1,7 @@
 package resolver_test
 
 import (
+	"bytes"
 	"context"
 	"net/netip"
 	"slices"
@@ -73,5 +74,60 @@ func TestClientSubnet(t *testing.T) {
 				t.Errorf("sealed for %s", sealed)
 			}
 		})
+	}
+}
+
+// Answers for a client subnet are listed, flushed and kept over a restart as
+// those of their side.
+func TestAnswersForASubnetAreTheirSides(t *testing.T) {
+	asked := 0
+	server := serverOf("foreign", func(_ context.Context, q upstream.Query) (upstream.Reply, error) {
+		asked++
+		return replied(q, 0, "www.x.org. 300 IN A 93.184.216.34")
+	})
+	p := autoPolicy(resolver.ForeignOnly, server, server)
+	side := p.Sides[resolver.Foreign]
+	side.Subnet = resolver.Subnet{Prefix: netip.MustParsePrefix("114.240.0.0/24")}
+	p.Sides[resolver.Foreign] = side
+	before, _ := withPolicy(p)
+	ask := func(r *resolver.Resolver) {
+		r.Resolve(t.Context(), resolver.Ask("www.x.org.", dns.TypeA, netip.Addr{}))
+	}
+	ask(before)
+	var saved bytes.Buffer
+	if err := before.SaveCache(&saved); err != nil {
+		t.Fatal(err)
+	}
+	r, _ := withPolicy(p)
+	if n, _, err := r.LoadCache(&saved); n != 1 || err != nil {
+		t.Fatalf("%d answers after a restart, %v", n, err)
+	}
+	if ask(r); asked != 1 {
+		t.Error("it is asked for again after a restart")
+	}
+	foreign := resolver.Selection{Side: resolver.Foreign}
+	if page, _, err := r.ListCache(foreign, "", 10); len(page) != 1 || page[0].Side != resolver.Foreign || err != nil {
+		t.Errorf("the list has %+v, %v", page, err)
+	}
+	if n := r.FlushCache(foreign); n != 1 {
+		t.Errorf("%d answers flushed", n)
+	}
+}
+
+// An address that the user just called bogus is not answered, though the cache
+// has it.
+func TestNewBogusAddressesHoldForTheCache(t *testing.T) {
+	server := serverOf("foreign", func(_ context.Context, q upstream.Query) (upstream.Reply, error) {
+		return replied(q, 0, "www.x.org. 300 IN A 93.184.216.34")
+	})
+	p := autoPolicy(resolver.ForeignOnly, server, server)
+	r, _ := withPolicy(p)
+	for _, want := range []string{"NOERROR", "NXDOMAIN"} {
+		if d := r.Resolve(t.Context(), resolver.Ask("www.x.org.", dns.TypeA, netip.Addr{})); d.RCode != want || len(d.Addresses) != 0 != (want == "NOERROR") {
+			t.Errorf("%s with %v, want %s", d.RCode, d.Addresses, want)
+		}
+		next := *p
+		next.Poison.Bogus = resolvertest.Addrs{netip.MustParseAddr("93.184.216.34")}
+		r.Swap(&next)
 	}
 }

@@ -17,5 +17,5 @@ func (g *Generation) Now() uint64 { return g.n.Load() }
 func (g *Generation) Advance() { g.n.Add(1) }
 
 // View names a set of clients, at certain listeners, that get the same
-// answers. The zero View is that of everybody whom no rule treats apart.
+// answers. The zero View is that of everybody where no rule treats anybody apart.
 type View uint16

@@ -30,7 +30,7 @@ type Client struct {
 
 // View is what tells a client's answers from those of others.
 type View struct {
-	ID uint16 // 0: no line and no listener treats it apart
+	ID uint16 // 0: no line and no listener treats anybody apart
 	// Side is asked whatever the lines say, unless they answer themselves; "":
 	// the lines decide.
 	Side  string
@@ -60,7 +60,7 @@ type Views struct {
 
 // NewViews compiles the clients of the lines that are not for everybody, in the
 // order of the file, and the sides of listeners. No ID but 0 is below first, which tells the views
-// of this policy from those of the one before; it must be at least 1. Next is
+// of this policy, also that of everybody else, from those of the one before; it must be at least 1. Next is
 // what the policy after it may begin with.
 func NewViews(lines []Clients, listeners map[netip.AddrPort]string, first uint16) (v *Views, next uint16, err error) {
 	v = &Views{sides: []string{""}, byAddr: []Lines{0}, byMAC: []Lines{0}, at: map[netip.AddrPort]uint16{}, macs: map[routing.MAC]uint16{}}
@@ -127,7 +127,7 @@ func (v *Views) Of(c Client) View {
 	if c.MAC != (routing.MAC{}) {
 		mac = v.macs[c.MAC]
 	}
-	if side|addr|mac == 0 {
+	if len(v.sides)*len(v.byAddr)*len(v.byMAC) == 1 {
 		return View{}
 	}
 	n := (int(side)*len(v.byAddr)+int(addr))*len(v.byMAC) + int(mac)

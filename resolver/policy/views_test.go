@@ -57,13 +57,10 @@ func TestViewsFollowAddressMACAndListener(t *testing.T) {
 		if got.Side != tt.side || got.Lines != tt.want {
 			t.Errorf("%+v: side %q, lines %b", tt, got.Side, got.Lines)
 		}
-		if apart := tt.side != "" || tt.want != 0; (got.ID != 0) != apart || apart && (got.ID < 100 || got.ID >= next) {
+		if got.ID < 100 || got.ID >= next {
 			t.Errorf("%+v has ID %d, of 100 to %d", tt, got.ID, next)
 		}
 		what := policy.View{Side: got.Side, Lines: got.Lines}
-		if old, ok := ids[what]; ok && old == 0 != (got.ID == 0) {
-			t.Errorf("%+v has IDs %d and %d", what, old, got.ID)
-		}
 		for other, id := range ids {
 			if other != what && id == got.ID {
 				t.Errorf("%+v and %+v share ID %d", other, what, id)

@@ -111,6 +111,7 @@ func (s *Server) serveConn(c net.Conn, from Client) {
 			return
 		}
 		wait = s.idle()
+		from := from // the answer is made while the next query is read
 		q, reply, ok := s.accept(nil, msg, &from)
 		if !ok {
 			// Who may not ask is told so once, and gives the connection back.
