@@ -32,7 +32,7 @@ func (a *app) cacheListCommand() *cobra.Command {
 	c := a.withJSON(&cobra.Command{
 		Use:   "list [SUFFIX]",
 		Short: "what is cached, or what is for SUFFIX and the names under it",
-		Args:  usage(cobra.MaximumNArgs(1)),
+		Args:  takes(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			s := api.CacheSelection{Side: side}
 			if len(args) > 0 {
@@ -60,7 +60,7 @@ func (a *app) cacheFlushCommand() *cobra.Command {
 		Use:   "flush [NAME] [--suffix SUFFIX] [--side SIDE] [--all]",
 		Short: "forget cached answers, so that they are asked for again",
 		Long:  "Forgets what is cached for NAME, or for SUFFIX and the names under it, from one\nside or from every side; or all of one side; or everything.",
-		Args:  usage(cobra.MaximumNArgs(1)),
+		Args:  takes(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				s.Name = args[0]
@@ -105,8 +105,11 @@ func (p printer) cacheList(l api.CacheList) {
 			left = "ended " + long(-e.Left) + " ago"
 		}
 		side := e.Side
-		if side == "" {
+		switch side {
+		case "":
 			side = "a side of before"
+		case "judge":
+			side = "foreign, to judge the region"
 		}
 		flags := ""
 		if e.DO {

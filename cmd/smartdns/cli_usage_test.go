@@ -55,6 +55,19 @@ func TestUsageIsTwo(t *testing.T) {
 	}
 }
 
+func TestUsageSaysHowToWriteIt(t *testing.T) {
+	for args, want := range map[string]string{
+		"query":           "write smartdns query NAME [TYPE]",
+		"verdicts pin a":  "write smartdns verdicts pin NAME home|abroad",
+		"marks forget":    "write smartdns marks forget ADDR",
+		"check one other": "write smartdns check [FILE]",
+	} {
+		if _, _, errs := command(t, strings.Fields(args)...); !strings.Contains(errs, "smartdns: "+want+"\n") {
+			t.Errorf("smartdns %s: %s", args, errs)
+		}
+	}
+}
+
 // Without the daemon each command that needs it says so in one sentence.
 func TestNoDaemonIsOne(t *testing.T) {
 	dir := t.TempDir()
@@ -70,7 +83,7 @@ func TestNoDaemonIsOne(t *testing.T) {
 // Every command has a help that fits a terminal.
 func TestHelpFits(t *testing.T) {
 	code, out, _ := command(t)
-	if code != exitYes || !strings.Contains(out, "Available Commands") {
+	if code != exitYes || !strings.Contains(out, helpTitle) {
 		t.Errorf("smartdns alone: exit %d\n%s", code, out)
 	}
 	readable(t, out)

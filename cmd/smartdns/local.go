@@ -34,7 +34,7 @@ func (a *app) checkCommand() *cobra.Command {
 	return a.withJSON(&cobra.Command{
 		Use:   "check [FILE]",
 		Short: "what is wrong with the configuration and its lists, and where",
-		Args:  usage(cobra.MaximumNArgs(1)),
+		Args:  takes(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				a.config = args[0]

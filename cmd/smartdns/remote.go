@@ -16,7 +16,7 @@ func (a *app) queryCommand() *cobra.Command {
 	c := a.withJSON(&cobra.Command{
 		Use:   "query NAME [TYPE]",
 		Short: "resolve and explain, every station; marks like a real query",
-		Args:  usage(cobra.RangeArgs(1, 2)),
+		Args:  takes(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
 			qtype := "A"
 			if len(args) == 2 {
@@ -37,7 +37,7 @@ func (a *app) routeCommand() *cobra.Command {
 	return a.withJSON(&cobra.Command{
 		Use:   "route ADDR|NAME",
 		Short: "which way, and why; what the kernel itself says",
-		Args:  usage(cobra.ExactArgs(1)),
+		Args:  takes(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			r, err := a.client().Route(c.Context(), args[0])
 			if err != nil {
@@ -85,7 +85,7 @@ func (a *app) marksCommand() *cobra.Command {
 	c.AddCommand(a.withJSON(&cobra.Command{
 		Use:   "forget ADDR",
 		Short: "untie an address; the next answer with it ties it again",
-		Args:  usage(cobra.ExactArgs(1)),
+		Args:  takes(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			d, err := a.client().Forget(c.Context(), args[0])
 			if err != nil {

@@ -40,20 +40,33 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages", "Flags.FlagUsagesWrapped 80"))
 	root.SetHelpCommand(helpCommand(root))
+	root.SetHelpCommandGroupID(helpTitle)
 	root.CompletionOptions.DisableDefaultCmd = true
 	f := root.PersistentFlags()
 	f.StringVarP(&a.config, "config", "c", "", "the configuration `FILE`; "+daemon.DefaultConfig+" if not given, or the defaults where that is not there")
 	f.StringVar(&a.dirs.Run, "run-dir", daemon.DefaultRunDir, "`DIR` of the control socket and the lock")
 	f.StringVar(&a.dirs.State, "state-dir", daemon.DefaultStateDir, "`DIR` of what is kept over restarts")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "say more: every step, every repair")
-	root.AddCommand(
-		a.runCommand(), a.checkCommand(), a.configCommand(), a.planCommand(), a.diffCommand(),
-		a.queryCommand(), a.routeCommand(), a.statusCommand(), a.marksCommand(), a.verdictsCommand(), a.cacheCommand(),
-		a.cleanupCommand(), a.reloadCommand(), a.labCommand(), a.versionCommand(),
-		completionCommand(root, a.out),
-	)
+	for _, g := range []struct {
+		title    string
+		commands []*cobra.Command
+	}{
+		{"Set up and run:", []*cobra.Command{a.configCommand(), a.checkCommand(), a.planCommand(), a.runCommand(), a.reloadCommand(), a.cleanupCommand()}},
+		{"See and explain:", []*cobra.Command{a.statusCommand(), a.queryCommand(), a.routeCommand(), a.diffCommand()}},
+		{"What it has learned:", []*cobra.Command{a.marksCommand(), a.verdictsCommand(), a.cacheCommand()}},
+		{helpTitle, []*cobra.Command{a.labCommand(), a.versionCommand(), completionCommand(root, a.out)}},
+	} {
+		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title})
+		for _, c := range g.commands {
+			c.GroupID = g.title
+			root.AddCommand(c)
+		}
+	}
 	return root
 }
+
+// helpTitle is above the commands that tell about the program.
+const helpTitle = "Get to know it:"
 
 // usage turns the complaint of an argument check into a usage error.
 func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
@@ -62,6 +75,16 @@ func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 			return usageError{err}
 		}
 		return nil
+	}
+}
+
+// takes checks how many arguments a command has; the complaint is how to write it.
+func takes(least, most int) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if least <= len(args) && len(args) <= most {
+			return nil
+		}
+		return usageError{fmt.Errorf("write %s %s", c.Parent().CommandPath(), c.Use)}
 	}
 }
 

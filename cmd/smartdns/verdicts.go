@@ -33,7 +33,7 @@ func (a *app) verdictsCommand() *cobra.Command {
 		Use:   "forget NAME | --suffix SUFFIX | --all",
 		Short: "drop a verdict, so that the name is judged again",
 		Long:  "Drops the verdict for NAME, learned or pinned; or all that was learned about\nSUFFIX and the names under it, or about every name, without the pins.",
-		Args:  usage(cobra.MaximumNArgs(1)),
+		Args:  takes(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			ways := len(args)
 			if c.Flags().Changed("suffix") {
@@ -65,13 +65,13 @@ func (a *app) verdictsCommand() *cobra.Command {
 		a.withJSON(&cobra.Command{
 			Use:   "list [SUFFIX]",
 			Short: "every verdict, or those for SUFFIX and the names under it",
-			Args:  usage(cobra.MaximumNArgs(1)),
+			Args:  takes(0, 1),
 			RunE:  list,
 		}),
 		a.withJSON(&cobra.Command{
 			Use:       "pin NAME home|abroad",
 			Short:     "decide about NAME yourself, until you forget it",
-			Args:      usage(cobra.ExactArgs(2)),
+			Args:      takes(2, 2),
 			ValidArgs: []string{"home", "abroad"},
 			RunE: func(c *cobra.Command, args []string) error {
 				return done(a.client().Pin(c.Context(), args[0], args[1]))

@@ -15,7 +15,7 @@ import (
 )
 
 // ErrNoDaemon means that nobody listens at the control socket.
-var ErrNoDaemon = errors.New("smartdns is not running")
+var ErrNoDaemon = errors.New("the daemon is not running")
 
 // BadRequest is the error of a request that makes no sense: a sentence that
 // says why. It comes back from the Client as it was made by the daemon.
