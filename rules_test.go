@@ -20,8 +20,9 @@ import (
 var mayImport = map[string][]string{
 	"cmd/smartdns":          {"daemon", "configs", "lab", "web/api"},
 	"configs":               {"routing", "resolver/dnsname"},
-	"resolver":              {"resolver/policy", "resolver/cache", "resolver/upstream", "resolver/wire", "resolver/dnsname", "geo", "routing"},
-	"resolver/server":       {"resolver", "resolver/cache", "resolver/wire"},
+	"resolver":              {"resolver/policy", "resolver/cache", "resolver/upstream", "resolver/wire", "resolver/dnsname", "resolver/work", "geo", "routing"},
+	"resolver/server":       {"resolver", "resolver/cache", "resolver/wire", "resolver/work"},
+	"resolver/work":         {}, // goroutines and deadlines, which server and resolver share alike
 	"resolver/policy":       {"resolver/dnsname", "geo", "routing"},
 	"resolver/cache":        {"resolver/wire", "resolver/dnsname"},
 	"resolver/upstream":     {"resolver/wire", "resolver/dnsname"},

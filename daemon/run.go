@@ -24,6 +24,7 @@ import (
 	"smartdns/resolver"
 	"smartdns/resolver/cache"
 	"smartdns/resolver/server"
+	"smartdns/resolver/work"
 	"smartdns/routing"
 	"smartdns/routing/linux"
 	"smartdns/routing/wg"
@@ -414,6 +415,7 @@ func (e *engine) bringUpQueries() {
 	}
 	e.resolver = resolver.New(resolver.Config{
 		Policy: e.policy, Cache: e.cache, Sealed: e.sealed, Learned: e.verdicts.learned, Paths: p, Log: e.log,
+		Go: new(work.Crew).Go, // for as long as the process runs
 	})
 	e.kept = openKept(e.resolver, e.opts.Dirs.State, e.log)
 	e.kept.load(e.parts.Config.Cache.Save)

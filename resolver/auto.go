@@ -38,7 +38,7 @@ func (r *Resolver) auto(ctx context.Context, t *task) outcome {
 	t.step().Auto = story
 	if t.pol.Auto.Mode == ForeignOnly {
 		t.side = Foreign
-		return t.take(ctx, r.ask(ctx, t, Foreign, t.q.Type, forAnswer), 0)
+		return t.take(ctx, r.ask(t, Foreign, t.q.Type, forAnswer), 0)
 	}
 	if v, due, ok := r.learned.Use(t.name); ok {
 		story.Region, story.Why, story.Learned, story.Age, story.Pinned = v.Region.String(), v.Why, true, v.Age, v.Pinned
@@ -56,7 +56,7 @@ func (r *Resolver) auto(ctx context.Context, t *task) outcome {
 // known decides a name by what was learned about it.
 func (r *Resolver) known(ctx context.Context, t *task, v Verdict) outcome {
 	if v.Region != geo.Home {
-		far := r.ask(ctx, t, Foreign, t.q.Type, forAnswer)
+		far := r.ask(t, Foreign, t.q.Type, forAnswer)
 		out := t.take(ctx, far, foreignPatience)
 		t.side = Foreign
 		switch addrs := out.msg.addresses(); {
@@ -103,9 +103,9 @@ func (r *Resolver) learn(t *task, region geo.Region, why string) {
 func (r *Resolver) unknown(ctx context.Context, t *task, tried *outcome) outcome {
 	var judge *asking
 	if t.pol.Auto.Judge != nil {
-		judge = r.judge(ctx, t)
+		judge = r.judge(t)
 	}
-	far := r.ask(ctx, t, Foreign, t.q.Type, forAnswer)
+	far := r.ask(t, Foreign, t.q.Type, forAnswer)
 	plain := t.take(ctx, far, foreignPatience)
 	if plain.err != nil {
 		t.leave(judge)
@@ -167,7 +167,7 @@ func (r *Resolver) near(ctx context.Context, t *task, plain *outcome) outcome {
 	if plain != nil {
 		patience = nearPatience
 	}
-	out := t.take(ctx, r.ask(ctx, t, Domestic, t.q.Type, forAnswer), patience)
+	out := t.take(ctx, r.ask(t, Domestic, t.q.Type, forAnswer), patience)
 	t.side = Domestic
 	switch {
 	case out.err != nil:
@@ -196,8 +196,8 @@ func (p *Policy) nearby(m message) bool {
 // race asks both sides at once and takes the domestic answer when all of it is
 // home; else it waits for the foreign one.
 func (r *Resolver) race(ctx context.Context, t *task) outcome {
-	near := r.ask(ctx, t, Domestic, t.q.Type, forAnswer)
-	far := r.ask(ctx, t, Foreign, t.q.Type, forAnswer)
+	near := r.ask(t, Domestic, t.q.Type, forAnswer)
+	far := r.ask(t, Foreign, t.q.Type, forAnswer)
 	isHome := func(out outcome) bool {
 		return out.err == nil && out.suspect.why == "" && len(out.msg.addresses()) > 0 && t.pol.allHome(out.msg)
 	}
@@ -255,7 +255,7 @@ func (r *Resolver) race(ctx context.Context, t *task) outcome {
 func (r *Resolver) foreignDown(ctx context.Context, t *task, far *asking, down outcome, domestic *outcome) outcome {
 	if t.pol.Sides[Foreign].unreachable(down.err) {
 		if domestic == nil {
-			out := t.take(ctx, r.ask(ctx, t, Domestic, t.q.Type, forFallback), fallbackPatience)
+			out := t.take(ctx, r.ask(t, Domestic, t.q.Type, forFallback), fallbackPatience)
 			domestic = &out
 		}
 		if t.passes(*domestic) {

@@ -63,7 +63,7 @@ func (r *Resolver) decide(ctx context.Context, t *task) outcome {
 	if t.side == Domestic {
 		t.side = t.stay
 	}
-	return t.take(ctx, r.ask(ctx, t, t.side, t.q.Type, forAnswer), 0)
+	return t.take(ctx, r.ask(t, t.side, t.q.Type, forAnswer), 0)
 }
 
 // local answers as a rule says.

@@ -5,11 +5,14 @@ import (
 	"time"
 
 	"smartdns/resolver/upstream"
+	"smartdns/resolver/work"
 )
 
 // flights lets equal questions share one exchange with an upstream: whoever
 // asks while one is under way waits for its outcome (RFC 5452 section 5).
 type flights struct {
+	start func(func()) // in a goroutine of its own
+	ends  *work.Deadlines
 	mu    sync.Mutex // guards the maps
 	m     map[string]*flight
 	zones map[string]int // flights of each zone
@@ -60,7 +63,7 @@ func (f *flights) join(key, zone string, limits Limits, run func(*flight)) (fl *
 	}
 	f.m[key] = fl
 	f.zones[zone]++
-	go func() {
+	f.start(func() {
 		defer close(fl.done)
 		defer func() {
 			f.mu.Lock()
@@ -71,7 +74,7 @@ func (f *flights) join(key, zone string, limits Limits, run func(*flight)) (fl *
 			}
 		}()
 		run(fl)
-	}()
+	})
 	return fl, false, true
 }
 

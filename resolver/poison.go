@@ -148,7 +148,7 @@ func isTeredo(a netip.Addr) bool {
 // foreign side is asked too, while the exchange listens on for a better one; a
 // suspicious answer is used only if that fails as well, and some never.
 func (r *Resolver) domestic(ctx context.Context, t *task) outcome {
-	a := r.ask(ctx, t, Domestic, t.q.Type, forAnswer)
+	a := r.ask(t, Domestic, t.q.Type, forAnswer)
 	select {
 	case <-a.done:
 	case <-a.suspected:
@@ -156,7 +156,7 @@ func (r *Resolver) domestic(ctx context.Context, t *task) outcome {
 	}
 	var second *asking
 	if a.doubted() && t.pol.Auto.Mode != ForeignOnly {
-		second = r.ask(ctx, t, Foreign, t.q.Type, forOpinion)
+		second = r.ask(t, Foreign, t.q.Type, forOpinion)
 	}
 	out := t.take(ctx, a, 0)
 	t.side = Domestic
@@ -175,7 +175,7 @@ func (r *Resolver) domestic(ctx context.Context, t *task) outcome {
 	if out.kind == cache.Doubt.String() {
 		// Whoever had a better answer has none now: the doubt is worth no more
 		// than an answer that looks forged.
-		again := t.take(ctx, r.ask(ctx, t, Domestic, t.q.Type, forDoubt), 0)
+		again := t.take(ctx, r.ask(t, Domestic, t.q.Type, forDoubt), 0)
 		if again.err == nil && again.suspect.why == "" {
 			t.side = Domestic
 			return again

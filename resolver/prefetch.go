@@ -1,7 +1,6 @@
 package resolver
 
 import (
-	"context"
 	"errors"
 	"runtime/debug"
 	"time"
@@ -15,7 +14,7 @@ import (
 const maxPrefetch = 64
 
 // prefetch asks for what the cache has anew. Nobody waits for it.
-func (r *Resolver) prefetch(ctx context.Context, l lookup, key []byte) {
+func (r *Resolver) prefetch(l lookup, key []byte) {
 	if !l.pol.Keep.Prefetch {
 		return
 	}
@@ -24,7 +23,7 @@ func (r *Resolver) prefetch(ctx context.Context, l lookup, key []byte) {
 		return
 	}
 	l.ahead = true
-	fly := r.fly(ctx, l, key)
+	fly := r.fly(nil, l, key)
 	_, shared, room := r.flights.join(string(key), zoneOf(l.name), r.limits, func(f *flight) {
 		defer r.ahead.Add(-1)
 		fly(f)
@@ -36,13 +35,12 @@ func (r *Resolver) prefetch(ctx context.Context, l lookup, key []byte) {
 	r.count.prefetches.Add(1)
 }
 
-// fly returns what fills a flight with the outcome of l.
-func (r *Resolver) fly(ctx context.Context, l lookup, key []byte) func(*flight) {
+// fly returns what fills a flight with the outcome of l, at the cost of purse.
+func (r *Resolver) fly(purse *upstream.Purse, l lookup, key []byte) func(*flight) {
 	return func(f *flight) {
 		// The exchange outlives the query that began it: others may wait for
 		// it, and the cache wants the answer anyway.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.limits.Total)
-		defer cancel()
+		ctx := upstream.WithPurse(r.flights.ends.Context(), purse)
 		defer func() {
 			// Nobody above this goroutine would turn it into a SERVFAIL.
 			if p := recover(); p != nil {

@@ -42,9 +42,9 @@ func (r *Resolver) judgeAgain(ctx context.Context, t *task, v Verdict) {
 func (r *Resolver) rejudge(ctx context.Context, t *task, v Verdict) {
 	var judge *asking
 	if t.pol.Auto.Judge != nil {
-		judge = r.judge(ctx, t)
+		judge = r.judge(t)
 	}
-	plain := t.take(ctx, r.ask(ctx, t, Foreign, wire.TypeA, forAnswer), foreignPatience)
+	plain := t.take(ctx, r.ask(t, Foreign, wire.TypeA, forAnswer), foreignPatience)
 	if plain.err != nil || plain.kind == kindStale { // where the name is now, that cannot say
 		return
 	}

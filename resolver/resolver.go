@@ -15,6 +15,7 @@ import (
 	"smartdns/resolver/dnsname"
 	"smartdns/resolver/policy"
 	"smartdns/resolver/upstream"
+	"smartdns/resolver/work"
 	"smartdns/routing"
 )
 
@@ -187,6 +188,8 @@ type Config struct {
 	Paths   Paths
 	Limits  Limits // the zero value: DefaultLimits
 	Log     *slog.Logger
+	// Go runs a function in a goroutine of its own; nil: as the statement does.
+	Go func(func())
 }
 
 // Resolver answers queries. Its methods are safe for concurrent use.
@@ -222,6 +225,10 @@ func New(c Config) *Resolver {
 		r.sealed = cache.NewSealed(0, &cache.Generation{})
 	}
 	r.slots.limits = r.limits
+	r.flights.ends = work.NewDeadlines(context.Background(), r.limits.Total)
+	if r.flights.start = c.Go; c.Go == nil {
+		r.flights.start = func(f func()) { go f() }
+	}
 	r.policy.Store(c.Policy.identified())
 	return r
 }

@@ -76,7 +76,7 @@ const (
 )
 
 // ask starts asking side about t.name, unless the cache knows.
-func (r *Resolver) ask(ctx context.Context, t *task, name string, qtype uint16, why purpose) *asking {
+func (r *Resolver) ask(t *task, name string, qtype uint16, why purpose) *asking {
 	side, ok := t.pol.Sides[name]
 	a := &asking{visit: Visit{Side: name, Path: side.Path, Why: string(why)}}
 	if !ok || side.Exchanger == nil {
@@ -90,7 +90,7 @@ func (r *Resolver) ask(ctx context.Context, t *task, name string, qtype uint16, 
 		name: t.name, qtype: qtype, do: t.q.Flags.DO, cd: t.q.Flags.CD, anew: why == forDoubt,
 		options: subnet.option(),
 	}
-	r.launch(ctx, t, a, l)
+	r.launch(t, a, l)
 	return a
 }
 
@@ -101,7 +101,7 @@ func (t *task) sideID(name string) string {
 
 // judge starts asking which region t.name is in: the address of the name for
 // a client at home.
-func (r *Resolver) judge(ctx context.Context, t *task) *asking {
+func (r *Resolver) judge(t *task) *asking {
 	auto := t.pol.Auto
 	side := Side{Exchanger: auto.Judge, Path: t.pol.Sides[Foreign].Path, Trusted: true}
 	a := &asking{visit: Visit{Side: Foreign, Path: side.Path, Why: string(forJudging)}}
@@ -109,12 +109,12 @@ func (r *Resolver) judge(ctx context.Context, t *task) *asking {
 		r: r, pol: t.pol, side: Foreign, id: t.pol.judgeID, to: side, name: t.name, qtype: wire.TypeA,
 		options: wire.AppendECS(nil, auto.Home),
 	}
-	r.launch(ctx, t, a, l)
+	r.launch(t, a, l)
 	return a
 }
 
 // launch answers a from the cache, or joins or begins the exchange.
-func (r *Resolver) launch(ctx context.Context, t *task, a *asking, l lookup) {
+func (r *Resolver) launch(t *task, a *asking, l lookup) {
 	l.question = question(l.name, l.qtype)
 	key := l.key()
 	if e, ok := r.cache.Get(key); ok && !l.anew {
@@ -123,21 +123,21 @@ func (r *Resolver) launch(ctx context.Context, t *task, a *asking, l lookup) {
 				known = instead(old, known.err)
 			}
 			if e.Refresh {
-				r.prefetch(ctx, l, key)
+				r.prefetch(l, key)
 			}
 			a.flight = landed(known)
 			a.visit.Cached = known.kind
 			return
 		}
 	}
-	a.flight = r.fetch(ctx, t, a, l, key)
+	a.flight = r.fetch(t, a, l, key)
 	if old, ok := l.stale(key); ok {
 		a.flight = t.orStale(a.flight, old)
 	}
 }
 
 // fetch joins or begins the exchange of l.
-func (r *Resolver) fetch(ctx context.Context, t *task, a *asking, l lookup, key []byte) *flight {
+func (r *Resolver) fetch(t *task, a *asking, l lookup, key []byte) *flight {
 	switch {
 	case t.asks >= maxAsks:
 		return landed(outcome{err: errTooMany})
@@ -149,7 +149,7 @@ func (r *Resolver) fetch(ctx context.Context, t *task, a *asking, l lookup, key 
 	t.asks++
 	// An exchange lives on when its query has ended, so that exchanges need a
 	// limit of their own.
-	f, shared, room := r.flights.join(string(key), zoneOf(l.name), r.limits, r.fly(upstream.WithPurse(ctx, t.purse), l, key))
+	f, shared, room := r.flights.join(string(key), zoneOf(l.name), r.limits, r.fly(t.purse, l, key))
 	if !room {
 		r.count.overloaded.Add(1)
 		return landed(outcome{err: errOverload})

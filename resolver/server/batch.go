@@ -133,10 +133,10 @@ func (b *batch) answer(i int, msg []byte) {
 func (b *batch) send(fd uintptr) (calls uint64) {
 	for sent := 0; sent < b.ready; {
 		calls++
-		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&b.out[sent])), uintptr(b.ready-sent), 0, 0, 0)
+		n, errno := sendmmsg(fd, b.out[sent:b.ready])
 		switch errno {
 		case 0:
-			sent += int(n)
+			sent += n
 		case unix.EINTR:
 		case unix.EAGAIN:
 			waitWritable(fd)
@@ -146,6 +146,13 @@ func (b *batch) send(fd uintptr) (calls uint64) {
 	}
 	b.ready = 0
 	return calls
+}
+
+// sendmmsg sends some of all, without waiting and without telling the
+// scheduler.
+func sendmmsg(fd uintptr, all []mmsghdr) (sent int, errno unix.Errno) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&all[0])), uintptr(len(all)), unix.MSG_DONTWAIT, 0, 0)
+	return int(n), errno
 }
 
 // waitWritable waits until the kernel has room for an answer, or for long

@@ -90,6 +90,7 @@ func (s *Server) openWorker(addr netip.AddrPort, at string, join bool) (*worker,
 	if w.raw, err = w.conn.SyscallConn(); err == nil {
 		err = control(share)("", "", w.raw)
 	}
+	w.out.raw, w.out.done = w.raw, &s.udp.packets
 	if err == nil {
 		w.watch, err = s.udp.lane.watch()
 	}

@@ -16,6 +16,7 @@ import (
 
 	"smartdns/resolver/cache"
 	"smartdns/resolver/wire"
+	"smartdns/resolver/work"
 )
 
 // Handler answers queries that the accept function let in.
@@ -74,6 +75,14 @@ type counters struct {
 	tcp, tls, https, refused, rejected, dropped, panics, tcpRefused atomic.Uint64
 }
 
+// inFlight is the queries that the handler answers.
+type inFlight struct {
+	sync.WaitGroup
+	slots chan struct{} // one for each
+	ends  *work.Deadlines
+	crew  work.Crew // for those over UDP
+}
+
 // Server listens on a changing set of addresses. Its methods are safe for
 // concurrent use.
 type Server struct {
@@ -82,12 +91,11 @@ type Server struct {
 	log     *slog.Logger
 
 	access   atomic.Pointer[Access]
-	slots    chan struct{} // one per query in flight
 	tcp      streamLimits
 	count    counters
 	ctx      context.Context // ends with Close
 	cancel   context.CancelFunc
-	inFlight sync.WaitGroup
+	inFlight inFlight
 
 	mu        sync.Mutex // guards following
 	listeners map[netip.AddrPort]*listener
@@ -100,7 +108,7 @@ func New(h Handler, l Limits, log *slog.Logger) *Server {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{
 		handler: h, limits: l, log: log,
-		slots: make(chan struct{}, l.InFlight), tcp: newStreamLimits(l),
+		inFlight: inFlight{slots: make(chan struct{}, l.InFlight), ends: work.NewDeadlines(ctx, l.Resolve)}, tcp: newStreamLimits(l),
 		ctx: ctx, cancel: cancel, listeners: map[netip.AddrPort]*listener{},
 	}
 	s.udp.lane.Sealed = cache.NewSealed(0, &cache.Generation{})
@@ -193,6 +201,7 @@ func (s *Server) Close() {
 	s.mu.Unlock()
 	s.secure.close()
 	s.inFlight.Wait()
+	s.inFlight.crew.Close()
 }
 
 // close closes a listener. Its caller holds mu.
@@ -227,8 +236,6 @@ func (s *Server) accept(dst, msg []byte, from *Client) (q wire.Query, reply []by
 
 // answer runs the handler; a panic in it costs one answer, not the process.
 func (s *Server) answer(q wire.Query, from Client) (reply []byte) {
-	ctx, cancel := context.WithTimeout(s.ctx, s.limits.Resolve)
-	defer cancel()
 	defer func() {
 		if r := recover(); r != nil {
 			s.count.panics.Add(1)
@@ -236,13 +243,13 @@ func (s *Server) answer(q wire.Query, from Client) (reply []byte) {
 			reply = wire.AppendError(nil, q, wire.ServFail, 0, "a bug lost this answer; the log has it")
 		}
 	}()
-	return s.handler.Answer(ctx, q, from)
+	return s.handler.Answer(s.inFlight.ends.Context(), q, from)
 }
 
 // take reserves one of the in-flight slots; it reports whether there was one.
 func (s *Server) take() bool {
 	select {
-	case s.slots <- struct{}{}:
+	case s.inFlight.slots <- struct{}{}:
 		return true
 	default:
 		s.count.dropped.Add(1)
@@ -250,4 +257,4 @@ func (s *Server) take() bool {
 	}
 }
 
-func (s *Server) release() { <-s.slots }
+func (s *Server) release() { <-s.inFlight.slots }

@@ -35,6 +35,7 @@ type worker struct {
 	raw   syscall.RawConn
 	watch Watch // nil: nothing to watch
 	batch *batch
+	out   outbox
 	count workerCounts
 }
 
@@ -109,10 +110,12 @@ func (w *worker) answer(fd uintptr) {
 
 // packet is a query on its way through the handler; the buffers are reused.
 type packet struct {
-	msg [maxUDPQuery]byte
-	oob [oobLen]byte
-	on  int
-	to  netip.AddrPort
+	msg     [maxUDPQuery]byte
+	oob     [oobLen]byte
+	on      int
+	from    unix.RawSockaddrInet6 // or RawSockaddrInet4, as it came
+	fromLen uint32
+	reply   []byte
 }
 
 // handOver has the handler answer packet i in a goroutine of its own.
@@ -126,23 +129,22 @@ func (w *worker) handOver(q wire.Query, i int, from Client) {
 	if from.Local = w.addr.Addr(); from.Local.IsUnspecified() {
 		from.Local = destination(p.oob[:p.on])
 	}
-	p.to = netip.AddrPortFrom(from.Addr.Addr().WithZone(w.batch.zone(i)), from.Addr.Port())
-	from.Addr = p.to
-	w.s.inFlight.Go(func() {
-		defer w.s.udp.packets.Put(p)
-		defer w.s.release()
-		if reply := w.s.answer(q, from); reply != nil {
-			w.reply(wire.Truncate(nil, reply, q.Limit()), p)
+	if zone := w.batch.zone(i); zone != "" {
+		from.Addr = netip.AddrPortFrom(from.Addr.Addr().WithZone(zone), from.Addr.Port())
+	}
+	p.from, p.fromLen = w.batch.from[i], w.batch.in[i].Namelen
+	w.s.inFlight.Add(1)
+	w.s.inFlight.crew.Go(func() {
+		defer w.s.inFlight.Done()
+		reply := w.s.answer(q, from)
+		w.s.release()
+		if len(reply) == 0 {
+			w.s.udp.packets.Put(p)
+			return
 		}
+		p.reply = wire.Truncate(nil, reply, q.Limit())
+		w.out.put(p)
 	})
-}
-
-// reply sends from the address that was asked: the packet info that came with
-// the query goes back with the answer, where the kernel reads it as the source
-// (RFC 2181 section 4.1).
-func (w *worker) reply(msg []byte, p *packet) {
-	// An answer that cannot be sent is an answer lost on the way.
-	_, _, _ = w.conn.WriteMsgUDPAddrPort(msg, source(p.oob[:p.on]), p.to)
 }
 
 func newPackets() sync.Pool { return sync.Pool{New: func() any { return new(packet) }} }
