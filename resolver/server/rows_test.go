@@ -307,3 +307,45 @@ func TestRowP13P14LifetimesAreBounded(t *testing.T) {
 		t.Errorf("a negative answer: %v, want its SOA for at most an hour", a)
 	}
 }
+
+// Who floods us with what is refused or malformed writes nothing into the log:
+// the counters of the status have it (SECURITY R-26, with 20,000 packets).
+func TestRefusalsFillNoLog(t *testing.T) {
+	addAddr(t, "lo", "198.18.0.7/32")
+	var lines atomic.Int64
+	s := server.New(handler(echoA), server.DefaultLimits(), slog.New(slog.NewTextHandler(lineCounter{&lines}, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	t.Cleanup(s.Close)
+	if err := s.Listen([]netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:5315")}); err != nil {
+		t.Fatal(err)
+	}
+	flood := func(from, to string, msg []byte) {
+		d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 0))}
+		c, err := d.Dial("udp", to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(20 * time.Second))
+		var b [512]byte
+		for i := range 10_000 {
+			c.Write(msg)
+			if i%50 == 49 { // what is lost is not counted: stay in step
+				if _, err := c.Read(b[:]); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	flood("198.18.0.7", "198.18.0.7:5315", query("www.example.com"))
+	flood("127.0.0.1", "127.0.0.1:5315", append(query("www.example.com"), "more"...))
+	if n := lines.Load(); n > 10 {
+		t.Errorf("%d lines in the log", n)
+	}
+	if got := s.Stats(); got.Refused < 1000 || got.Rejected < 1000 {
+		t.Errorf("%+v", got)
+	}
+}
+
+type lineCounter struct{ n *atomic.Int64 }
+
+func (c lineCounter) Write(b []byte) (int, error) { c.n.Add(1); return len(b), nil }
