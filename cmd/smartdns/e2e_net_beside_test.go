@@ -36,7 +36,7 @@ func (w *world) phone(to netip.AddrPort) (remote, local net.Conn) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	defer l.Close()
+	w.t.Cleanup(func() { l.Close() }) // who listens tells who called whom
 	if remote, err = w.Outside.Dial(w.context(5*time.Second), "tcp", from, to); err != nil {
 		w.t.Fatal(err)
 	}
