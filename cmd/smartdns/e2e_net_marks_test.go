@@ -106,7 +106,8 @@ func (w *world) flushSet(name string) {
 }
 
 // Somebody flushes the sets, and a cached name is asked for: the element is
-// there again when the reply arrives, a hundred times of a hundred (N-03).
+// there again when the reply arrives, a hundred times of a hundred (N-03). That
+// the repair of the set brings it back, too, is later.
 func TestCachedAnswerAfterAFlushIsMarkedAgain(t *testing.T) {
 	w := marksWorld(t, func(c string) string { return c + "\n[routing]\ntable = \"shared\"\n" })
 	const name = "n00042.foreign.test"
