@@ -113,7 +113,7 @@ func TestDemo(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "should not be there") {
 		t.Errorf("got %v, want a complaint about leaks", err)
 	}
-	for _, want := range []string{"203.98.7.65", "142.250.72.196", "39.156.66.10", "$ smartdns query www.google.com\nwww.google.com A   NOERROR"} {
+	for _, want := range []string{"203.98.7.65", "142.250.72.196", "39.156.66.10", "$ smartdns cache flush www.google.com\n", "$ smartdns query www.google.com\nwww.google.com A   NOERROR"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in the output", want)
 		}
