@@ -86,7 +86,11 @@ func (d dialer) connect(ctx context.Context, from, to netip.AddrPort) (*Session,
 func bound(ctx context.Context, c net.Conn) (stop func()) {
 	c.SetDeadline(time.Now().Add(probeTimeout))
 	off := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
-	return func() { off() }
+	return func() {
+		if off() {
+			c.SetDeadline(time.Time{})
+		}
+	}
 }
 
 func (s *Session) line(ctx context.Context) (string, error) {
@@ -97,6 +101,8 @@ func (s *Session) line(ctx context.Context) (string, error) {
 
 // Say sends one line and waits for its echo.
 func (s *Session) Say(ctx context.Context, text string) error {
+	stop := bound(ctx, s.conn)
+	defer stop()
 	if _, err := fmt.Fprintf(s.conn, "say %s\n", text); err != nil {
 		return err
 	}

@@ -352,9 +352,14 @@ func TestForgottenFlowsDoNotLeak(t *testing.T) {
 		if err := w.Gateway.Netlink().ConntrackTableFlush(netlink.ConntrackTable); err != nil {
 			t.Fatal(err)
 		}
-		for _, s := range ending {
-			s.Close()
+		var ends sync.WaitGroup
+		closing := func(all []*lab.Session) { // no answer comes: each waits for one
+			for _, s := range all {
+				ends.Go(func() { s.Close() })
+			}
+			ends.Wait()
 		}
+		closing(ending)
 		loads.Wait()
 		for i, s := range home {
 			if err := s.Say(w.context(5*time.Second), "still here"); err != nil {
@@ -362,9 +367,7 @@ func TestForgottenFlowsDoNotLeak(t *testing.T) {
 			}
 			s.Close()
 		}
-		for _, s := range loading {
-			s.Close()
-		}
+		closing(loading)
 		w.noLeaks()
 	}
 	for _, from := range hosts {
