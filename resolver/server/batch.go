@@ -129,23 +129,26 @@ func (b *batch) answer(i int, msg []byte) {
 }
 
 // send sends the answers. One that the kernel does not take is an answer lost
-// on the way. It returns how many system calls that took.
-func (b *batch) send(fd uintptr) (calls uint64) {
+// on the way, and so is what is left when the link takes nothing for too long.
+// It returns how many system calls that took, and how many answers were lost.
+func (b *batch) send(fd uintptr) (calls, lost uint64) {
 	for sent := 0; sent < b.ready; {
 		calls++
 		n, errno := sendmmsg(fd, b.out[sent:b.ready])
-		switch errno {
-		case 0:
+		switch {
+		case errno == 0:
 			sent += n
-		case unix.EINTR:
-		case unix.EAGAIN:
-			waitWritable(fd)
+		case errno == unix.EINTR, errno == unix.EAGAIN && writable(fd):
+		case errno == unix.EAGAIN:
+			lost += uint64(b.ready - sent)
+			sent = b.ready
 		default:
+			lost++
 			sent++
 		}
 	}
 	b.ready = 0
-	return calls
+	return calls, lost
 }
 
 // sendmmsg sends some of all, without waiting and without telling the
@@ -155,8 +158,10 @@ func sendmmsg(fd uintptr, all []mmsghdr) (sent int, errno unix.Errno) {
 	return int(n), errno
 }
 
-// waitWritable waits until the kernel has room for an answer, or for long
-// enough that the link must be stuck.
-func waitWritable(fd uintptr) {
-	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 100)
+// writable waits until the kernel has room for an answer, and reports false
+// when that took so long that the link must be stuck: meanwhile nobody reads
+// this socket.
+func writable(fd uintptr) bool {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 100)
+	return n > 0 || err == unix.EINTR
 }

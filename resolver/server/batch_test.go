@@ -70,8 +70,8 @@ func TestABatchIsTwoSystemCalls(t *testing.T) {
 				}
 				b.answer(i, append(b.room(i), msg[0], 'a'))
 			}
-			if calls := b.send(fd); calls != 1 {
-				t.Errorf("%s: %d system calls sent the answers", at, calls)
+			if calls, lost := b.send(fd); calls != 1 || lost != 0 {
+				t.Errorf("%s: %d system calls sent the answers, %d were lost", at, calls, lost)
 			}
 			if errno := b.receive(fd); errno != unix.EAGAIN || b.received != 0 {
 				t.Errorf("%s: then took %d packets: %v", at, b.received, errno)
@@ -87,6 +87,30 @@ func TestABatchIsTwoSystemCalls(t *testing.T) {
 				t.Errorf("%s: answer %d: %q, %v", at, i, buf[:n], err)
 			}
 		}
+	}
+}
+
+// A link that takes nothing costs the answers of a batch, not the socket.
+func TestAStuckLinkDoesNotStopAWorker(t *testing.T) {
+	netnstest.Require(t)
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[0])
+	defer unix.Close(pair[1])
+	b := newBatch(false)
+	const rounds = 2000 // more than a socket holds
+	var lost uint64
+	for n := 0; n < rounds && lost == 0; n++ {
+		for i := range batchSize {
+			b.in[i].Name, b.in[i].Namelen = nil, 0
+			b.answer(i, append(b.room(i), 'a'))
+		}
+		_, lost = b.send(uintptr(pair[0]))
+	}
+	if lost == 0 || lost > batchSize || b.ready != 0 {
+		t.Errorf("%d answers lost, %d still wait", lost, b.ready)
 	}
 }
 

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -139,10 +140,19 @@ func (s *Server) serveConn(c net.Conn, from Client) {
 			defer s.tcp.queries.release(from.Addr.Addr())
 			defer s.release()
 			if reply := s.answer(q, from); reply != nil && w.write(s.withOptions(reply, q, from)) != nil {
-				c.Close()
+				hangUp(c)
 			}
 		})
 	}
+}
+
+// hangUp closes the connection of a client that does not take its answers. A
+// goodbye of TLS would wait for it while its next queries are read.
+func hangUp(c net.Conn) {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	c.Close()
 }
 
 // readMessage reads one length-prefixed message (RFC 1035 section 4.2.2).

@@ -99,7 +99,9 @@ func (w *worker) answer(fd uintptr) {
 		w.handOver(q, i, client)
 	}
 	if b.ready > 0 {
-		w.count.sends.Add(b.send(fd))
+		calls, lost := b.send(fd)
+		w.count.sends.Add(calls)
+		w.s.count.dropped.Add(lost)
 	}
 	w.count.sealed.Add(sealed)
 	w.count.resolved.Add(resolved)
