@@ -5,9 +5,11 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -437,13 +439,16 @@ func TestHTTP2Floods(t *testing.T) {
 		c.Write([]byte(http2.ClientPreface))
 		f := http2.NewFramer(c, c)
 		f.WriteSettings()
+		// What is answered at once is only bounded by what is not read. The
+		// other floods end when the connection is closed, which is a second
+		// after the server has said so.
+		answered := name == "settings" || name == "pings"
 		var err error
-		for i := uint32(0); i < 100_000 && err == nil; i++ {
+		for i := uint32(0); err == nil && (i < 100_000 || !answered); i++ {
 			err = flood(f, i)
 		}
-		// What is answered at once is only bounded by what is not read.
-		if err == nil && name != "settings" && name != "pings" {
-			t.Errorf("%s: 100,000 frames went through", name)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: frames go through for 20 s", name)
 		}
 		c.Close()
 		if r, _ := get(t, webClient(t, config, true), encoded(query("www.example.com"))); r.StatusCode != 200 {
