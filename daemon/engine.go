@@ -70,6 +70,7 @@ type querySide struct {
 	never    atomic.Pointer[neverMark]
 	carries  atomic.Pointer[map[routing.Path]bool] // IPv6
 	policy   *resolver.Policy
+	sides    builtSides
 	outlets  outlets
 	verdicts *verdictStore
 	servers  foundServers

@@ -46,9 +46,7 @@ func recordsEngine(t *testing.T, c *configs.Config) *engine {
 	}
 	e := &engine{log: slog.New(slog.DiscardHandler), parts: parts, kernelSide: kernelSide{failures: map[string]failure{}}}
 	e.geo = geo.NewHandle(parts.Geo)
-	if e.policy, err = parts.policy(marks{}, outlets{}, func([]netip.AddrPort) {}, e.geo, e.log); err != nil {
-		t.Fatal(err)
-	}
+	e.policy = parts.policy(nil, e.geo)
 	e.sealed = cache.NewSealed(0, new(cache.Generation))
 	e.resolver = resolver.New(resolver.Config{Policy: e.policy, Cache: cache.New(0), Learned: resolver.NewLearned(10), Sealed: e.sealed})
 	return e

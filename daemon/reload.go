@@ -16,6 +16,7 @@ type wanted struct {
 	parts  *Parts
 	marks  marks
 	policy *resolver.Policy
+	sides  builtSides
 }
 
 // reload runs by other parts. If anything fails that did not before, it goes
@@ -25,14 +26,16 @@ func (e *engine) reload(ctx context.Context, parts *Parts) error {
 	if err != nil {
 		return fmt.Errorf("reloading: %w", err)
 	}
-	before := wanted{e.parts, e.marks, e.policy}
+	before := wanted{e.parts, e.marks, e.policy, e.sides}
 	known := maps.Clone(e.failures)
 	e.adopt(ctx, next)
 	e.note(ctx, "records", nil) // this parts' records have just been read
 	if err := e.newFailure(known); err != nil {
 		e.adopt(ctx, before)
+		next.sides.drainBut(before.sides)
 		return fmt.Errorf("reloading: %w", err)
 	}
+	before.sides.drainBut(next.sides)
 	e.dropTurnedMarks(ctx, before.parts)
 	e.resizeCache()
 	return nil
@@ -55,11 +58,17 @@ func (e *engine) prepare(parts *Parts) (wanted, error) {
 		return wanted{}, err
 	}
 	m := marks{field: e.marks.field, numbers: numbers}
-	pol, err := parts.policy(m, e.outlets, e.found, e.geo, e.log)
-	if err == nil {
-		pol.Views, e.who.views, err = parts.views(e.who.views)
+	built, err := e.asking(m).sides(parts.Config, e.sides)
+	if err != nil {
+		return wanted{}, err
 	}
-	return wanted{parts, m, pol}, err
+	views, after, err := parts.views(e.who.views)
+	if err != nil {
+		return wanted{}, err
+	}
+	pol := parts.policy(built, e.geo)
+	pol.Views, e.who.views = views, after
+	return wanted{parts, m, pol, built}, nil
 }
 
 // adopt makes w what the loop runs by. No answer ever names a path that has no
@@ -71,7 +80,7 @@ func (e *engine) adopt(ctx context.Context, w wanted) {
 	}
 	e.parts, e.marks = w.parts, w.marks
 	swap := func() {
-		e.policy = w.policy
+		e.policy, e.sides = w.policy, w.sides
 		e.geo.Swap(w.parts.Geo)
 		e.resolver.Swap(w.policy)
 	}

@@ -252,9 +252,10 @@ func (e *engine) observe(ctx context.Context) (routing.State, live, error) {
 		return have, live{}, err
 	}
 	e.marks = marks{field: routing.DefaultField, numbers: numbers}
-	if e.policy, err = e.parts.policy(e.marks, e.outlets, e.found, e.geo, e.log); err != nil {
+	if e.sides, err = e.asking(e.marks).sides(e.parts.Config, nil); err != nil {
 		return have, live{}, err
 	}
+	e.policy = e.parts.policy(e.sides, e.geo)
 	if e.policy.Views, e.who.views, err = e.parts.views(1); err != nil {
 		return have, live{}, err
 	}

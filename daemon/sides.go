@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"syscall"
 
@@ -53,40 +54,52 @@ func (m marks) of(p routing.Path) uint32 {
 	return m.field.Value(routing.MarkDirect)
 }
 
-// sides builds the upstreams of every side. Found learns the addresses of
-// servers by name.
-func sides(c *configs.Config, m marks, out outlets, found func([]netip.AddrPort), log *slog.Logger) (map[string]resolver.Side, upstream.Exchanger, error) {
-	all := map[string]resolver.Side{}
-	var judge upstream.Exchanger
+// sides builds what asks every side's servers, out of known where the file says
+// the same of them as before.
+func (b asking) sides(c *configs.Config, known builtSides) (builtSides, error) {
+	all := builtSides{}
 	for _, s := range c.Sides {
-		b := builder{
-			dial:      func(secret bool) upstream.Dial { return sideDial(s, m, out, secret) },
-			spoofable: !s.Via.IsTunnel(), found: found, log: log.With("side", s.Name),
+		way := sideWayOf(s, b.marks)
+		if old, ok := known[s.Name]; ok && reflect.DeepEqual(old.way, way) {
+			all[s.Name] = old
+			continue
 		}
-		group, err := b.all(s.Servers, s.Bootstrap)
+		build := builder{
+			dial:      func(secret bool) upstream.Dial { return sideDial(s, b.marks, b.outlets, secret) },
+			spoofable: !s.Via.IsTunnel(), found: b.found, log: b.log.With("side", s.Name),
+		}
+		group, err := build.all(s.Servers, s.Bootstrap)
 		if err != nil {
-			return nil, nil, fmt.Errorf("%s: [side.%s] %w", s.Pos, s.Name, err)
+			return nil, fmt.Errorf("%s: [side.%s] %w", s.Pos, s.Name, err)
 		}
 		var honest []upstream.Exchanger
-		encrypted := true
 		for i, server := range s.Servers {
-			encrypted = encrypted && server.Scheme.Encrypted()
 			if honoursSubnet(server) {
 				honest = append(honest, group[i])
 			}
 		}
-		mode := modeOf(s.Choose)
+		built := builtSide{way: way, servers: upstream.Group(group, modeOf(s.Choose))}
+		if s.Name == resolver.Foreign && len(honest) > 0 {
+			built.judge = upstream.Group(honest, modeOf(s.Choose))
+		}
+		all[s.Name] = built
+	}
+	return all, nil
+}
+
+// policySides is what the resolver knows of the sides.
+func policySides(c *configs.Config, built builtSides) map[string]resolver.Side {
+	all := map[string]resolver.Side{}
+	for _, s := range c.Sides {
+		encrypted := !slices.ContainsFunc(s.Servers, func(server configs.Server) bool { return !server.Scheme.Encrypted() })
 		all[s.Name] = resolver.Side{
-			Exchanger: upstream.Group(group, mode), Path: s.Via,
+			Exchanger: built[s.Name].servers, Path: s.Via,
 			Trusted: encrypted || s.Via.IsTunnel(), Spoofable: !encrypted && !s.Via.IsTunnel(),
 			Subnet:  resolver.Subnet{Client: s.ECS.Client, Prefix: s.ECS.Prefix},
 			Private: s.Private,
 		}
-		if s.Name == resolver.Foreign && len(honest) > 0 {
-			judge = upstream.Group(honest, mode)
-		}
 	}
-	return all, judge, nil
+	return all
 }
 
 // sideDial is how the servers of a side are reached: by its path, its tunnel's
@@ -208,17 +221,13 @@ func homeSubnet(home string, t *geo.Table) netip.Prefix {
 }
 
 // policy builds what the resolver swaps at a reload.
-func (p *Parts) policy(m marks, out outlets, found func([]netip.AddrPort), g *geo.Handle, log *slog.Logger) (*resolver.Policy, error) {
-	all, judge, err := sides(p.Config, m, out, found, log)
-	if err != nil {
-		return nil, err
-	}
+func (p *Parts) policy(built builtSides, g *geo.Handle) *resolver.Policy {
 	c := p.Config
-	pol := &resolver.Policy{
-		Names: p.Names, Addresses: p.Addresses, Sides: all,
+	return &resolver.Policy{
+		Names: p.Names, Addresses: p.Addresses, Sides: policySides(c, built),
 		Auto: resolver.Auto{
 			Mode: resolver.Mode(c.Decide.Auto), Mixed: resolver.Mixed(c.Decide.Mixed),
-			Judge: judge, Home: homeSubnet(c.Decide.Home, p.Geo),
+			Judge: built[resolver.Foreign].judge, Home: homeSubnet(c.Decide.Home, p.Geo),
 		},
 		Keep: resolver.Keep{
 			Stale: c.Cache.Stale, Prefetch: c.Cache.Prefetch, MinTTL: c.Cache.MinTTL, MaxTTL: c.Cache.MaxTTL,
@@ -232,5 +241,4 @@ func (p *Parts) policy(m marks, out outlets, found func([]netip.AddrPort), g *ge
 		},
 		AnswerUnmarked: c.Marks.OnError == configs.OnErrorAnswer,
 	}
-	return pol, nil
 }

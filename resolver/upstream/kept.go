@@ -17,6 +17,8 @@ type kept interface {
 	// get returns a way for one more query: a kept one that began after the
 	// given time, or a new one. reused tells which.
 	get(ctx context.Context, t trip, after time.Time) (w way, reused bool, err error)
+	// drain retires all of them.
+	drain()
 }
 
 // way is a connection that carries many queries at a time.
