@@ -93,7 +93,7 @@ func TestReadme(t *testing.T) {
 				line = strings.TrimSpace(line)
 				ran++
 				switch {
-				case line == "go test ./...": // this test is a part of it
+				case strings.HasPrefix(line, "go test ./"): // this test is a part of it, or it takes long
 				case line == "go run ./cmd/smartdns run" || line == "smartdns run":
 					start("run")
 				case line == "go run ./cmd/smartdns lab":

@@ -78,10 +78,16 @@ func serveZone(t *testing.T) {
 // serve answers at authority over UDP and TCP until the test ends.
 func serve(t *testing.T, h dns.HandlerFunc) {
 	t.Helper()
+	serveAt(t, authority, h)
+}
+
+// serveAt is serve for another address.
+func serveAt(t *testing.T, addr string, h dns.HandlerFunc) {
+	t.Helper()
 	for _, network := range []string{"udp", "tcp"} {
 		var up, ended sync.WaitGroup
 		up.Add(1)
-		s := &dns.Server{Addr: authority, Net: network, Handler: h, NotifyStartedFunc: up.Done}
+		s := &dns.Server{Addr: addr, Net: network, Handler: h, NotifyStartedFunc: up.Done, MaxTCPQueries: -1}
 		failed := make(chan error, 1)
 		ended.Go(func() {
 			if err := s.ListenAndServe(); err != nil {

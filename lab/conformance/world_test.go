@@ -39,11 +39,11 @@ names = [{ match = "*", ask = "foreign" }]
 `
 
 // run starts the daemon with config and returns when it answers. It stops with
-// the test.
-func run(t *testing.T, config string) {
+// the test. The config file, smartdns.toml, and the run directory are in dir.
+func run(t *testing.T, config string) (dir string) {
 	t.Helper()
 	netnstest.Require(t)
-	dir := t.TempDir()
+	dir = t.TempDir()
 	file := filepath.Join(dir, "smartdns.toml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
@@ -68,6 +68,7 @@ func run(t *testing.T, config string) {
 	if err := awaitReady(ready, ended); err != nil {
 		t.Fatal(err)
 	}
+	return dir
 }
 
 // notifySocket is where a program says that it is ready, as to systemd.
