@@ -22,6 +22,7 @@ func (s *keptServer) drain() { s.kept.drain() }
 
 func (s *udpServer) drain() {
 	s.pool.drain()
+	s.fresh.drain()
 	if s.shared != nil {
 		s.shared.drain()
 	}
@@ -34,6 +35,15 @@ func (p *pool) drain() {
 		s.retire()
 	}
 	p.streams = nil
+}
+
+func (k *freshSockets) drain() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, s := range k.waiting {
+		s.Conn.Close()
+	}
+	k.waiting, k.least, k.drained = nil, 0, true
 }
 
 func (k *sharedSockets) drain() {

@@ -31,6 +31,7 @@ type freshSockets struct {
 	waiting  []*freshSocket
 	least    int  // that waited since the last sweep
 	sweeping bool // a sweep is due
+	drained  bool // none waits any more
 }
 
 // freshSocket is one of them. It carries what Dial gave it: a mark stays with a
@@ -126,7 +127,7 @@ func (k *freshSockets) next() *freshSocket {
 func (k *freshSockets) put(s *freshSocket) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if len(k.waiting) >= maxFresh {
+	if k.drained || len(k.waiting) >= maxFresh {
 		return false
 	}
 	k.waiting = append(k.waiting, s)
