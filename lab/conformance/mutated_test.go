@@ -166,9 +166,9 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(40 * time.Second); !ok(); <-tick.C {
+	for end := time.Now().Add(30 * time.Second); !ok(); <-tick.C {
 		if time.Now().After(end) {
-			t.Errorf("not %s within 40 s", what)
+			t.Errorf("not %s within 30 s", what)
 			return
 		}
 	}
