@@ -92,11 +92,15 @@ func (r *Resolver) unmarked(t *task, marks []routing.Mark, err error) {
 	t.note("not marked (%s), but the static sets send every address the same way", err)
 }
 
-// limitTTL lowers the TTLs of the answer to at most d.
+// limitTTL lowers the TTLs of the answer, and of what is said of it, to at
+// most d.
 func (t *task) limitTTL(d time.Duration) {
 	limit := uint32(max(0, min(d/time.Second, maxTTL)))
 	t.msg.answer = older(t.msg.answer, 0) // shared with others until here
 	for i := range t.msg.answer {
 		t.msg.answer[i].ttl = min(t.msg.answer[i].ttl, limit)
+	}
+	for i := range t.Addresses {
+		t.Addresses[i].TTL = min(t.Addresses[i].TTL, limit)
 	}
 }
