@@ -267,7 +267,8 @@ func TestOutOfDescriptors(t *testing.T) {
 		h.ask(t, 1)
 		<-tick.C
 	}
-	if took := cpu(t) - used; took > 3*rounds*25*time.Millisecond/10 {
+	// A loop over accept takes a whole core; the race detector takes its part too.
+	if took := cpu(t) - used; took > 7*rounds*25*time.Millisecond/10 {
 		t.Errorf("%s of CPU in %s", took, rounds*25*time.Millisecond)
 	}
 	for _, c := range conns {

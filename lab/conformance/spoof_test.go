@@ -219,7 +219,8 @@ func TestOptionsOfClientsGoNowhere(t *testing.T) {
 	}
 }
 
-// raw sends packets of protocol with headers of our making.
+// raw sends packets of protocol with headers of our making. What it returns is
+// safe for concurrent use.
 func raw(t *testing.T, protocol int) func(b []byte) {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC, protocol)
@@ -227,9 +228,8 @@ func raw(t *testing.T, protocol int) func(b []byte) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { syscall.Close(fd) })
-	to := &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
 	return func(b []byte) {
-		if err := syscall.Sendto(fd, b, 0, to); err != nil {
+		if err := syscall.Sendto(fd, b, 0, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 			t.Error(err)
 		}
 	}
