@@ -18,8 +18,9 @@ import (
 	"github.com/miekg/dns"
 )
 
-// hot asks for names that are cached and counts those that are not answered
-// within a second.
+// hot asks for names that are cached, as stubs do: again after a second without
+// an answer, five times at most. A socket whose buffer is full loses packets
+// that nobody has seen.
 type hot struct {
 	c     *dns.Conn
 	asked int
@@ -39,22 +40,28 @@ func (h *hot) ask(t *testing.T, n int) {
 	for range n {
 		q := new(dns.Msg).SetQuestion(fmt.Sprintf("hot%d.example.com.", h.asked%hotNames), dns.TypeA)
 		h.asked++
-		h.c.SetDeadline(time.Now().Add(10 * time.Second))
-		if err := h.c.WriteMsg(q); err != nil {
-			t.Fatal(err)
+		m, err := h.try(q)
+		for tries := 1; tries < 5 && errors.Is(err, os.ErrDeadlineExceeded); tries++ {
+			m, err = h.try(q)
 		}
-		for {
-			m, err := h.c.ReadMsg()
-			if err != nil {
-				t.Fatalf("a cached name is not answered: %v", err)
-			}
-			if m.Id != q.Id {
-				continue
-			}
-			if len(m.Answer) != 1 {
-				t.Fatalf("a cached name: %v", m)
-			}
-			break
+		if err != nil {
+			t.Fatalf("a cached name is not answered: %v", err)
+		}
+		if len(m.Answer) != 1 {
+			t.Fatalf("a cached name: %v", m)
+		}
+	}
+}
+
+func (h *hot) try(q *dns.Msg) (*dns.Msg, error) {
+	h.c.SetDeadline(time.Now().Add(time.Second))
+	if err := h.c.WriteMsg(q); err != nil {
+		return nil, err
+	}
+	for {
+		m, err := h.c.ReadMsg()
+		if err != nil || m.Id == q.Id {
+			return m, err
 		}
 	}
 }
