@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"runtime"
@@ -266,17 +267,22 @@ func TestOutOfDescriptors(t *testing.T) {
 	if len(conns) == 500 {
 		t.Fatal("there were descriptors for all")
 	}
-	used := cpu(t)
-	const rounds = 20
-	tick := time.NewTicker(25 * time.Millisecond)
+	// A loop over accept takes a core all the time; the collector and the race
+	// detector take their part of some of it.
+	const windows, rounds, round = 4, 5, 25 * time.Millisecond
+	least := time.Duration(math.MaxInt64)
+	tick := time.NewTicker(round)
 	defer tick.Stop()
-	for range rounds {
-		h.ask(t, 1)
-		<-tick.C
+	for range windows {
+		used := cpu(t)
+		for range rounds {
+			h.ask(t, 1)
+			<-tick.C
+		}
+		least = min(least, cpu(t)-used)
 	}
-	// A loop over accept takes a whole core; the race detector takes its part too.
-	if took := cpu(t) - used; took > 7*rounds*25*time.Millisecond/10 {
-		t.Errorf("%s of CPU in %s", took, rounds*25*time.Millisecond)
+	if least > 7*rounds*round/10 {
+		t.Errorf("at least %s of CPU in every %s", least, rounds*round)
 	}
 	for _, c := range conns {
 		c.Close()
