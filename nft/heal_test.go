@@ -3,6 +3,7 @@ package nft_test
 import (
 	"context"
 	"encoding/binary"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -246,19 +247,27 @@ func (w *world) gapFlows(from netns.NsHandle, source string, heal func()) {
 	}
 }
 
+// detoured sets a table whose tunnel is down, and opens a connection that is
+// direct until the tunnel is up again, which it is in up.
+func (w *world) detoured() (table *nft.Table, up nft.Ruleset, during net.Conn) {
+	w.t.Helper()
+	up, down := gateway(), gateway()
+	up.Tunnels[0].WhenDown, down.Tunnels[0].WhenDown, down.Tunnels[0].Up = nft.Detour, nft.Detour, false
+	table = w.set(nft.Owned, down)
+	during, err := w.dial(w.lan, "tcp", foreign4+":80", 0)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { during.Close() })
+	w.want("down", w.hear(during, "tcp"), "192.168.8.20")
+	return table, up, during
+}
+
 // The transaction is made, and what follows it fails: what the kernel has is
 // known, and the rest is done by the next Set.
 func TestSetFinishesWhatFailedAfterItsTransaction(t *testing.T) {
 	w := newWorld(t)
-	up, down := gateway(), gateway()
-	up.Tunnels[0].WhenDown, down.Tunnels[0].WhenDown, down.Tunnels[0].Up = nft.Detour, nft.Detour, false
-	table := w.set(nft.Owned, down)
-	during, err := w.dial(w.lan, "tcp", foreign4+":80", 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer during.Close()
-	w.want("down", w.hear(during, "tcp"), "192.168.8.20")
+	table, up, during := w.detoured()
 	regain := nft.LoseConntrack(table)
 	netnstest.Do(t, w.gw, func() {
 		if steps, err := table.Set(t.Context(), up); err == nil || len(steps) == 0 {
@@ -284,15 +293,7 @@ func TestSetFinishesWhatFailedAfterItsTransaction(t *testing.T) {
 // follows the transaction is done, and the next Set has nothing to do again.
 func TestSetSaysWhatTheKernelDidNotKeep(t *testing.T) {
 	w := newWorld(t)
-	up, down := gateway(), gateway()
-	up.Tunnels[0].WhenDown, down.Tunnels[0].WhenDown, down.Tunnels[0].Up = nft.Detour, nft.Detour, false
-	table := w.set(nft.Owned, down)
-	during, err := w.dial(w.lan, "tcp", foreign4+":80", 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer during.Close()
-	w.want("down", w.hear(during, "tcp"), "192.168.8.20")
+	table, up, during := w.detoured()
 	netnstest.Do(t, w.gw, func() {
 		steps, err := nft.SetUnprovable(table, up)
 		if err == nil || !strings.Contains(err.Error(), "set lan_ifs has 1 of 2 elements in the kernel") || len(steps) == 0 {
