@@ -75,7 +75,8 @@ func (w *worker) answer(fd uintptr) {
 		lane.Generation().Advance()
 	}
 	now := lane.Now()
-	var sealed, resolved uint64
+	var sealed uint64
+	resolved := false
 	for i := range b.received {
 		msg, whole := b.query(i)
 		if !whole {
@@ -95,17 +96,17 @@ func (w *worker) answer(fd uintptr) {
 			b.answer(i, reply)
 			continue
 		}
-		resolved++
+		resolved = true
+		w.count.resolved.Add(1)
 		w.handOver(q, i, client)
 	}
+	w.count.sealed.Add(sealed) // before the answers leave: whoever has one finds it counted
 	if b.ready > 0 {
 		calls, lost := b.send(fd)
 		w.count.sends.Add(calls)
 		w.s.count.dropped.Add(lost)
 	}
-	w.count.sealed.Add(sealed)
-	w.count.resolved.Add(resolved)
-	if resolved > 0 && b.received == batchSize {
+	if resolved && b.received == batchSize {
 		runtime.Gosched() // more waits already, and with one CPU nobody else would run
 	}
 }
