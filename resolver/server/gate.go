@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// gate is a TCP listener of an encrypted transport. It gives out connections
-// of those who may ask and are below their limits, and closes all others
-// before a handshake costs anything. A connection gives its place back when it
-// is closed.
+// gate is a TCP listener of any transport. It gives out connections of those
+// who may ask and are below their limits, and closes all others before they
+// hold anything or a handshake costs anything: a stranger who wants to be told
+// so asks over UDP. A connection gives its place back when it is closed.
 type gate struct {
 	*net.TCPListener
 	server *Server
@@ -54,6 +54,21 @@ func (g *gate) Accept() (net.Conn, error) {
 			return in, nil
 		}
 		c.Close()
+	}
+}
+
+// serve hands each connection that is let in to each, in a goroutine of its own
+// that ends before Server.Close does. It returns when g is closed.
+func (g *gate) serve(each func(*gated)) {
+	for {
+		c, err := g.Accept()
+		if err != nil {
+			return
+		}
+		g.server.inFlight.Go(func() {
+			defer c.Close()
+			each(c.(*gated))
+		})
 	}
 }
 

@@ -18,16 +18,12 @@ import (
 type listener struct {
 	addr    netip.AddrPort
 	workers []*worker
-	tcp     *net.TCPListener
-
+	gate    *gate
 	readers sync.WaitGroup
-	mu      sync.Mutex // guards following
-	closed  bool
-	conns   map[net.Conn]struct{}
 }
 
 func (s *Server) open(addr netip.AddrPort) (*listener, error) {
-	l := &listener{addr: addr, conns: map[net.Conn]struct{}{}}
+	l := &listener{addr: addr}
 	at := addr.String()
 	for i := range runtime.GOMAXPROCS(0) {
 		w, err := s.openWorker(addr, at, i > 0)
@@ -44,11 +40,11 @@ func (s *Server) open(addr netip.AddrPort) (*listener, error) {
 		l.closeSockets()
 		return nil, listenError(addr, "tcp", err)
 	}
-	l.tcp = tl.(*net.TCPListener)
+	l.gate = newGate(s, addr, tl.(*net.TCPListener))
 	for _, w := range l.workers {
 		l.readers.Go(w.run)
 	}
-	l.readers.Go(func() { s.serveTCP(l) })
+	l.readers.Go(func() { s.serveTCP(l.gate) })
 	return l, nil
 }
 
@@ -151,34 +147,10 @@ func listenError(addr netip.AddrPort, network string, err error) error {
 
 // close answers what waits and can be answered at once, and closes the rest.
 func (l *listener) close() {
-	l.mu.Lock()
-	l.closed = true
 	for _, w := range l.workers {
 		_ = w.conn.SetReadDeadline(time.Unix(1, 0)) // wakes it
 	}
-	l.tcp.Close()
-	for c := range l.conns {
-		c.Close()
-	}
-	l.mu.Unlock()
+	l.gate.Close()
 	l.readers.Wait()
 	l.closeSockets()
-}
-
-// track remembers c until untrack; it reports false when the listener is
-// closed already.
-func (l *listener) track(c net.Conn) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
-		return false
-	}
-	l.conns[c] = struct{}{}
-	return true
-}
-
-func (l *listener) untrack(c net.Conn) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.conns, c)
 }

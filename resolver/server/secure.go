@@ -50,8 +50,8 @@ type secureListener struct {
 	stop   func()
 	served chan struct{} // closed when serve has returned
 
-	handlers sync.WaitGroup
-	mu       sync.Mutex // guards following
+	handlers sync.WaitGroup // of HTTPS
+	mu       sync.Mutex     // guards following
 	closed   bool
 }
 
@@ -145,7 +145,7 @@ func (s *Server) openSecure(k secureKey) (*secureListener, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.secure.certificate}
 	if k.transport == TLS {
 		config.NextProtos = []string{"dot"}
-		l.serve, l.stop = func() { s.serveTLS(l, config) }, func() {}
+		l.serve, l.stop = func() { s.serveTLS(l.gate, config) }, func() {}
 	} else {
 		config.NextProtos = []string{"h2", "http/1.1"}
 		h := s.httpServer(l)
@@ -183,29 +183,17 @@ func (l *secureListener) close() {
 
 // serveTLS hands each connection that finishes its handshake in time to the
 // same code that serves plain TCP.
-func (s *Server) serveTLS(l *secureListener, config *tls.Config) {
-	for {
-		c, err := l.gate.Accept()
-		if err != nil {
+func (s *Server) serveTLS(g *gate, config *tls.Config) {
+	g.serve(func(c *gated) {
+		tc := tls.Server(c, config)
+		defer tc.Close() // says goodbye, where the other end still listens
+		_ = c.SetDeadline(time.Now().Add(s.limits.TCPFirst))
+		if tc.HandshakeContext(s.ctx) != nil {
 			return
 		}
-		if !l.enter() {
-			c.Close()
-			return
-		}
-		go func() {
-			defer l.handlers.Done()
-			defer c.Close()
-			tc := tls.Server(c, config)
-			defer tc.Close() // says goodbye, where the other end still listens
-			_ = c.SetDeadline(time.Now().Add(s.limits.TCPFirst))
-			if tc.HandshakeContext(s.ctx) != nil {
-				return
-			}
-			_ = c.SetDeadline(time.Time{})
-			from := client(c, TLS)
-			from.Listener = l.gate.addr
-			s.serveConn(tc, from)
-		}()
-	}
+		_ = c.SetDeadline(time.Time{})
+		from := client(c, TLS)
+		from.Listener = g.addr
+		s.serveConn(tc, from)
+	})
 }

@@ -115,11 +115,11 @@ func TestRefusesWhoIsNotOnTheAccessList(t *testing.T) {
 		asked.Add(1)
 		return echoA(ctx, q, c)
 	}, server.DefaultLimits(), "0.0.0.0:5301")
-	for _, network := range []string{"udp", "tcp"} {
-		m, err := exchange(t, network, "198.18.0.1", "198.18.0.1:5301", query("www.example.com"))
-		if err != nil || m.Rcode != dns.RcodeRefused {
-			t.Errorf("%s from a stranger: %v, %v; want REFUSED", network, m, err)
-		}
+	if m, err := exchange(t, "udp", "198.18.0.1", "198.18.0.1:5301", query("www.example.com")); err != nil || m.Rcode != dns.RcodeRefused {
+		t.Errorf("a stranger over UDP: %v, %v; want REFUSED", m, err)
+	}
+	if !hungUpOn(t, "198.18.0.1", "198.18.0.1:5301") {
+		t.Error("a stranger over TCP was not hung up on")
 	}
 	if asked.Load() != 0 {
 		t.Errorf("the handler saw %d queries of a stranger", asked.Load())
@@ -130,6 +130,66 @@ func TestRefusesWhoIsNotOnTheAccessList(t *testing.T) {
 	}
 	if got := s.Stats().Refused; got != 2 {
 		t.Errorf("counted %d refused, want 2", got)
+	}
+}
+
+// hungUpOn reports whether whoever connects from an address is hung up on
+// without a word.
+func hungUpOn(t *testing.T, from, to string) bool {
+	t.Helper()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	c, err := d.Dial("tcp", to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	b, err := io.ReadAll(c)
+	return len(b) == 0 && !errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// Strangers who connect and say nothing keep nobody out, and hold nothing.
+func TestStrangersTakeNoPlaceOverTCP(t *testing.T) {
+	addAddr(t, "lo", "198.18.0.2/32")
+	limits := server.DefaultLimits()
+	limits.TCPConns, limits.TCPFirst = 1, time.Minute
+	s, _ := start(t, echoA, limits, "0.0.0.0:5305")
+	for range 5 {
+		if !hungUpOn(t, "198.18.0.2", "198.18.0.2:5305") {
+			t.Fatal("a stranger was not hung up on")
+		}
+	}
+	if m, err := exchange(t, "tcp", "", "127.0.0.1:5305", query("www.example.com")); err != nil || len(m.Answer) != 1 {
+		t.Errorf("a client beside strangers: %v, %v", m, err)
+	}
+	if got := s.Stats(); got.Refused != 5 || got.TCPRefused != 0 {
+		t.Errorf("%+v, want 5 refused", got)
+	}
+}
+
+// Whom a reload takes from the access list is told so once on a connection
+// that it has, and loses it.
+func TestConnectionsOfFormerClientsEnd(t *testing.T) {
+	addAddr(t, "lo", "198.18.0.3/32")
+	s, _ := start(t, echoA, server.DefaultLimits(), "0.0.0.0:5306")
+	s.Allow([]netip.Prefix{netip.MustParsePrefix("198.18.0.3/32")})
+	c, err := dns.DialTimeout("tcp", "198.18.0.3:5306", 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	for _, want := range []int{dns.RcodeSuccess, dns.RcodeRefused} {
+		if _, err := c.Write(query("www.example.com")); err != nil {
+			t.Fatal(err)
+		}
+		if m, err := c.ReadMsg(); err != nil || m.Rcode != want {
+			t.Fatalf("%v, %v; want %s", m, err, dns.RcodeToString[want])
+		}
+		s.Allow(nil)
+	}
+	if b, err := io.ReadAll(c.Conn); len(b) > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("then %d octets and %v, want the end", len(b), err)
 	}
 }
 

@@ -57,41 +57,13 @@ func (t *tcpLimiter) release(a netip.Addr) {
 	}
 }
 
-func (s *Server) serveTCP(l *listener) {
-	for {
-		c, err := l.tcp.AcceptTCP()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			// Out of descriptors, mostly: wait, so that UDP goes on and this
-			// loop does not spin.
-			select {
-			case <-time.After(100 * time.Millisecond):
-			case <-s.ctx.Done():
-			}
-			continue
-		}
-		from := unmap(c.RemoteAddr().(*net.TCPAddr).AddrPort())
-		if !s.tcp.conns.take(from.Addr()) {
-			s.count.tcpRefused.Add(1)
-			c.Close()
-			continue
-		}
-		if !l.track(c) {
-			s.tcp.conns.release(from.Addr())
-			c.Close()
-			continue
-		}
-		s.inFlight.Go(func() {
-			defer s.tcp.conns.release(from.Addr())
-			defer l.untrack(c)
-			defer c.Close()
-			from := client(c, TCP)
-			from.Listener = l.addr
-			s.serveConn(c, from)
-		})
-	}
+// serveTCP serves the connections of a plain listener.
+func (s *Server) serveTCP(g *gate) {
+	g.serve(func(c *gated) {
+		from := client(c, TCP)
+		from.Listener = g.addr
+		s.serveConn(c, from)
+	})
 }
 
 // serveConn reads queries one after another and answers them in any order
