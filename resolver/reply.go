@@ -7,9 +7,8 @@ import (
 )
 
 const (
-	maxTCP  = 65535 // what the length prefix of TCP can say
-	sizeOPT = 11    // octets of an OPT without options
-	sizeEDE = 166   // of the longest extended error in it
+	sizeOPT = 11  // octets of an OPT without options
+	sizeEDE = 166 // of the longest extended error in it
 )
 
 // Reply appends the packed answer for the client that asked q: with its ID,
@@ -34,7 +33,7 @@ func (d *Decision) Reply(dst []byte, q *Query) []byte {
 	p := newPacker(nil, header[:], q.Question, q.Name)
 	p.add(0, answerCount, d.msg.answer)
 	p.add(0, authorityCount, d.msg.authority)
-	msg, size, stream := p.msg, maxTCP, q.Transport != "udp"
+	msg, size, stream := p.msg, wire.MaxMessage, q.Transport != "udp"
 	if !stream {
 		size = max(wire.MinUDP, min(q.Size, wire.MaxUDP))
 	}

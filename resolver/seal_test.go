@@ -64,18 +64,27 @@ func newLane(t testing.TB, ask func(context.Context, string, upstream.Query) (up
 	return l
 }
 
-// both returns the answers that the two lanes give to a query: the sealed one
-// first, nil when there is none.
+// both returns the answers that the two lanes give to a query over UDP: the
+// sealed one first, nil when there is none.
 func (l lane) both(t testing.TB, msg []byte) (sealed, resolved []byte) {
+	return l.over(t, "udp", msg)
+}
+
+// over is both for any transport.
+func (l lane) over(t testing.TB, transport string, msg []byte) (sealed, resolved []byte) {
 	t.Helper()
 	q, action, _ := wire.ParseQuery(msg)
 	if action != wire.Accept {
 		t.Fatalf("%x is not accepted", msg)
 	}
-	if reply, ok := l.sealed.Answer(nil, q, 0, l.sealed.Now()); ok {
+	size := wire.MaxMessage
+	if transport == "udp" {
+		size = q.Limit()
+	}
+	if reply, ok := l.sealed.Answer(nil, q, 0, size, l.sealed.Now()); ok {
 		sealed = reply
 	}
-	query, err := resolver.NewQuery(q, netip.MustParseAddr("192.168.8.20"), "udp")
+	query, err := resolver.NewQuery(q, netip.MustParseAddr("192.168.8.20"), transport)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,9 +191,11 @@ func TestSealedAnswerIsResolvesAnswer(t *testing.T) {
 						break
 					}
 					for _, msg := range forms(t, name, c.qtype) {
-						sealed, resolved := l.both(t, msg)
-						if sealed == nil || !bytes.Equal(sealed, resolved) {
-							t.Fatalf("asked %x\nsealed   %x\nresolved %x", msg, sealed, resolved)
+						for _, transport := range []string{"udp", "tcp", "tls", "https"} {
+							sealed, resolved := l.over(t, transport, msg)
+							if sealed == nil || !bytes.Equal(sealed, resolved) {
+								t.Fatalf("asked over %s %x\nsealed   %x\nresolved %x", transport, msg, sealed, resolved)
+							}
 						}
 					}
 				}
@@ -292,25 +303,33 @@ func FuzzSealedAnswer(f *testing.F) {
 			time.Sleep(time.Duration(after) * time.Second)
 			withOPT := append(bytes.Clone(query), 0, 0, 41, 3, 0, 0, 0, 0, 0, 0, 0)
 			withOPT[11] = 1
-			for _, msg := range [][]byte{query, withOPT} {
-				sealed, resolved := l.both(t, msg)
-				if sealed == nil {
-					return
-				}
-				// Resolve makes answers of our own anew, and renews marks that had
-				// limited a TTL: only then are its TTLs longer.
-				for at := range slices.Chunk(wire.TTLOffsets(nil, sealed), 2) {
-					off := binary.BigEndian.Uint16(at)
-					if len(resolved) == len(sealed) && binary.BigEndian.Uint32(sealed[off:]) > binary.BigEndian.Uint32(resolved[off:]) {
-						t.Fatalf("asked %x\nsealed   %x\nresolved %x: a shorter TTL", msg, sealed, resolved)
-					}
-				}
-				wire.AgeTTLs(sealed, 1<<31)
-				wire.AgeTTLs(resolved, 1<<31)
-				if !bytes.Equal(sealed, resolved) {
-					t.Fatalf("asked %x\nsealed   %x\nresolved %x", msg, sealed, resolved)
-				}
+			for _, transport := range []string{"udp", "tcp"} {
+				l.compare(t, transport, query, withOPT)
 			}
 		})
 	})
+}
+
+// compare asks over a transport, and fails where the lanes say different things.
+func (l lane) compare(t *testing.T, transport string, queries ...[]byte) {
+	t.Helper()
+	for _, msg := range queries {
+		sealed, resolved := l.over(t, transport, msg)
+		if sealed == nil {
+			return
+		}
+		// Resolve makes answers of our own anew, and renews marks that had
+		// limited a TTL: only then are its TTLs longer.
+		for at := range slices.Chunk(wire.TTLOffsets(nil, sealed), 2) {
+			off := binary.BigEndian.Uint16(at)
+			if len(resolved) == len(sealed) && binary.BigEndian.Uint32(sealed[off:]) > binary.BigEndian.Uint32(resolved[off:]) {
+				t.Fatalf("asked over %s %x\nsealed   %x\nresolved %x: a shorter TTL", transport, msg, sealed, resolved)
+			}
+		}
+		wire.AgeTTLs(sealed, 1<<31)
+		wire.AgeTTLs(resolved, 1<<31)
+		if !bytes.Equal(sealed, resolved) {
+			t.Fatalf("asked over %s %x\nsealed   %x\nresolved %x", transport, msg, sealed, resolved)
+		}
+	}
 }

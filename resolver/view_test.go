@@ -75,7 +75,7 @@ func TestViewsGetTheirOwnAnswers(t *testing.T) {
 			q.From = c
 			packed, _ := new(dns.Msg).SetQuestion(tt.name, dns.TypeA).Pack()
 			asked, _, _ := wire.ParseQuery(packed)
-			if b, ok := sealed.Answer(nil, asked, cache.View(views.Of(c).ID), sealed.Now()); ok {
+			if b, ok := sealed.Answer(nil, asked, cache.View(views.Of(c).ID), asked.Limit(), sealed.Now()); ok {
 				var m dns.Msg
 				if err := m.Unpack(b); err != nil || !strings.Contains(m.String(), tt.want) {
 					t.Errorf("the fast lane gives %+v for %s %v, %v; want %s", tt.from, tt.name, &m, err, tt.want)

@@ -37,7 +37,7 @@ const (
 )
 
 // MaxSealed is the size of the largest answer that is sealed: a larger one
-// would be cut for every client of the fast lane.
+// would be cut for every client over UDP.
 const MaxSealed = wire.MaxUDP
 
 // NewSealed returns an empty Sealed that holds at most capacity bytes, and
@@ -75,10 +75,10 @@ func (s *Sealed) Put(a Seal) bool {
 
 // Answer appends the answer to q, as it is at now, to dst: with q's ID, its
 // spelling of the name, its RD and CD; with an OPT only if it has one; cut to
-// what it takes over UDP. It reports false when nobody has sealed one that
+// size octets, which is q.Limit over UDP. It reports false when nobody has sealed one that
 // still holds, and for a query without RD, which is not the cache's to answer.
 // It does not allocate where dst has room for MaxSealed octets.
-func (s *Sealed) Answer(dst []byte, q wire.Query, view View, now time.Duration) (reply []byte, ok bool) {
+func (s *Sealed) Answer(dst []byte, q wire.Query, view View, size int, now time.Duration) (reply []byte, ok bool) {
 	if !q.RD() {
 		return dst, false
 	}
@@ -97,7 +97,7 @@ func (s *Sealed) Answer(dst []byte, q wire.Query, view View, now time.Duration) 
 	}
 	e.touch()
 	msg := e.msg(q.EDNS.Present)
-	dst = wire.Truncate(dst, msg, q.Limit())
+	dst = wire.Truncate(dst, msg, size)
 	if len(dst)-start == len(msg) {
 		wire.AgeAt(dst[start:], e.offsets(), uint32((now-e.sealed())/time.Second))
 	}

@@ -84,7 +84,7 @@ func TestSealedAnswerHasTheAskersFormAndItsAge(t *testing.T) {
 			{name: "wWw.eXaMpLe.cOm.", id: 8, rd: true, edns: true, size: 1232},
 			{name: "WWW.EXAMPLE.COM.", id: 9, rd: true, ad: true},
 		} {
-			reply, ok := s.Answer(nil, a.query(t), 0, s.Now())
+			reply, ok := s.Answer(nil, a.query(t), 0, a.query(t).Limit(), s.Now())
 			if !ok {
 				t.Errorf("%v: no answer", a)
 				continue
@@ -102,7 +102,7 @@ func TestSealedAnswerHasTheAskersFormAndItsAge(t *testing.T) {
 			}
 		}
 		time.Sleep(169*time.Second + 300*time.Millisecond)
-		if _, ok := s.Answer(nil, asked{name: "www.example.com.", rd: true}.query(t), 0, s.Now()); ok {
+		if _, ok := s.Answer(nil, asked{name: "www.example.com.", rd: true}.query(t), 0, wire.MaxUDP, s.Now()); ok {
 			t.Error("given at the end of its life")
 		}
 	})
@@ -112,18 +112,18 @@ func TestSealedAnswerIsForTheSameQuestionOnly(t *testing.T) {
 	s := newSealed(0)
 	s.Put(cache.Seal{View: 3, Msg: sealed(t, "www.example.com.", 300), Life: time.Minute})
 	yes := asked{name: "www.example.com.", rd: true}
-	if _, ok := s.Answer(nil, yes.query(t), 3, s.Now()); !ok {
+	if _, ok := s.Answer(nil, yes.query(t), 3, wire.MaxUDP, s.Now()); !ok {
 		t.Fatal("no answer at all")
 	}
 	for why, a := range map[string]asked{
 		"another name": {name: "ww.example.com.", rd: true}, "DO": {name: yes.name, rd: true, do: true},
 		"CD": {name: yes.name, rd: true, cd: true}, "no RD": {name: yes.name},
 	} {
-		if _, ok := s.Answer(nil, a.query(t), 3, s.Now()); ok {
+		if _, ok := s.Answer(nil, a.query(t), 3, wire.MaxUDP, s.Now()); ok {
 			t.Errorf("given to a query with %s", why)
 		}
 	}
-	if _, ok := s.Answer(nil, yes.query(t), 0, s.Now()); ok {
+	if _, ok := s.Answer(nil, yes.query(t), 0, wire.MaxUDP, s.Now()); ok {
 		t.Error("given to another view")
 	}
 }
@@ -152,7 +152,7 @@ func TestSealedAnswerIsCutToWhatTheClientTakes(t *testing.T) {
 		{asked{name: "many.example.com.", rd: true, edns: true, size: 600}, true, 1},
 		{asked{name: "many.example.com.", rd: true, edns: true, size: 1232}, false, 1},
 	} {
-		reply, ok := s.Answer([]byte("before"), c.a.query(t), 0, s.Now())
+		reply, ok := s.Answer([]byte("before"), c.a.query(t), 0, c.a.query(t).Limit(), s.Now())
 		if !ok || !bytes.HasPrefix(reply, []byte("before")) {
 			t.Fatalf("%v: %v, %q", c.a, ok, reply)
 		}
@@ -174,7 +174,7 @@ func TestNothingSealedOutlivesItsGeneration(t *testing.T) {
 	old := gen.Now()
 	s.Put(cache.Seal{Msg: sealed(t, "www.example.com.", 300), Life: time.Minute, Generation: old})
 	gen.Advance()
-	if _, ok := s.Answer(nil, q, 0, s.Now()); ok {
+	if _, ok := s.Answer(nil, q, 0, wire.MaxUDP, s.Now()); ok {
 		t.Error("given after the generation advanced")
 	}
 	if s.Put(cache.Seal{Msg: sealed(t, "www.example.com.", 300), Life: time.Minute, Generation: old}) {
@@ -184,7 +184,7 @@ func TestNothingSealedOutlivesItsGeneration(t *testing.T) {
 		t.Error("not sealed again")
 	}
 	s.Flush()
-	if _, ok := s.Answer(nil, q, 0, s.Now()); ok || s.Stats().Entries != 0 {
+	if _, ok := s.Answer(nil, q, 0, wire.MaxUDP, s.Now()); ok || s.Stats().Entries != 0 {
 		t.Errorf("after a flush: %+v", s.Stats())
 	}
 }
@@ -204,7 +204,7 @@ func TestSealedKeepsItsCapAndWhatIsAskedFor(t *testing.T) {
 		if i%1000 == 0 {
 			kept = 0
 			for _, q := range hot {
-				if _, ok := s.Answer(nil, q, 0, s.Now()); ok {
+				if _, ok := s.Answer(nil, q, 0, wire.MaxUDP, s.Now()); ok {
 					kept++
 				}
 			}
@@ -230,7 +230,7 @@ func TestSealedGivesWhatWasSealedLast(t *testing.T) {
 	}
 	found := 0
 	for name, ttl := range last {
-		reply, ok := s.Answer(nil, asked{name: name, rd: true}.query(t), 0, s.Now())
+		reply, ok := s.Answer(nil, asked{name: name, rd: true}.query(t), 0, wire.MaxUDP, s.Now())
 		if !ok {
 			continue
 		}
@@ -250,7 +250,7 @@ func TestSealedHitDoesNotAllocate(t *testing.T) {
 	q := asked{name: "Www.example.com.", rd: true, edns: true, size: 1232}.query(t)
 	dst := make([]byte, 0, cache.MaxSealed)
 	if n := testing.AllocsPerRun(1000, func() {
-		if _, ok := s.Answer(dst, q, 0, s.Now()); !ok {
+		if _, ok := s.Answer(dst, q, 0, wire.MaxUDP, s.Now()); !ok {
 			t.Fatal("no answer")
 		}
 	}); n != 0 {
@@ -293,7 +293,7 @@ func BenchmarkSealedHit(b *testing.B) {
 			dst := make([]byte, 0, cache.MaxSealed)
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				if _, ok := s.Answer(dst, queries[i*7919%names], 0, s.Now()); !ok {
+				if _, ok := s.Answer(dst, queries[i*7919%names], 0, wire.MaxUDP, s.Now()); !ok {
 					b.Fatal("no answer")
 				}
 			}

@@ -118,7 +118,7 @@ func TestAHitOfTheFastLaneDoesNotAllocate(t *testing.T) {
 	netnstest.Require(t)
 	// Every part that a hit goes through, but the system calls.
 	s := New(nil, DefaultLimits(), nil)
-	w := &worker{s: s, batch: newBatch(false)}
+	w := &worker{s: s, sealed: s.lane.Sealed, batch: newBatch(false)}
 	msg := []byte{0, 9, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 3, 'w', 'w', 'w', 2, 'c', 'n', 0, 0, 1, 0, 1}
 	copy(w.batch.queries[0][:], msg)
 	w.batch.in[0].n = uint32(len(msg))
@@ -144,5 +144,5 @@ func ptr(b *batch) unsafe.Pointer { return unsafe.Pointer(&b.from[0]) }
 func sealForTest(s *Server, query []byte) bool {
 	reply := append([]byte(nil), query...)
 	reply[2] |= 0x80
-	return s.udp.lane.Sealed.Put(cache.Seal{Msg: wire.AppendOPT(reply, false, -1, ""), Life: time.Hour})
+	return s.lane.Sealed.Put(cache.Seal{Msg: wire.AppendOPT(reply, false, -1, ""), Life: time.Hour})
 }

@@ -16,6 +16,7 @@ type gate struct {
 	*net.TCPListener
 	server *Server
 	addr   netip.AddrPort // as it was asked for
+	lane   *streamLane
 
 	mu     sync.Mutex // guards following
 	closed bool
@@ -30,8 +31,14 @@ type gated struct {
 	once sync.Once
 }
 
-func newGate(s *Server, addr netip.AddrPort, l *net.TCPListener) *gate {
-	return &gate{TCPListener: l, server: s, addr: addr, conns: map[*gated]struct{}{}}
+// newGate returns the gate of l, which it closes when it cannot.
+func newGate(s *Server, addr netip.AddrPort, l *net.TCPListener, fast Lane) (*gate, error) {
+	lane, err := fast.forStreams()
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
+	return &gate{TCPListener: l, server: s, addr: addr, lane: lane, conns: map[*gated]struct{}{}}, nil
 }
 
 // Accept waits for the next connection that is let in. Its error is
@@ -119,6 +126,7 @@ func (g *gate) Close() error {
 	for _, c := range open {
 		c.Close()
 	}
+	g.lane.close()
 	return err
 }
 

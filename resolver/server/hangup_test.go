@@ -53,7 +53,7 @@ func TestNoGoodbyeToAClientThatDoesNotRead(t *testing.T) {
 				Certificates: []tls.Certificate{{Certificate: [][]byte{cert}, PrivateKey: key}}, SessionTicketsDisabled: true,
 			})
 			defer c.Close()
-			s.serveConn(c, Client{Addr: netip.MustParseAddrPort("127.0.0.1:5353"), Transport: TLS})
+			s.serveConn(c, Client{Addr: netip.MustParseAddrPort("127.0.0.1:5353"), Transport: TLS}, &streamLane{sealed: s.lane.Sealed})
 		}()
 		if err := client.HandshakeContext(t.Context()); err != nil {
 			t.Fatal(err)

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -36,7 +35,7 @@ func (s *Server) httpServer(l *secureListener) *http.Server {
 			return
 		}
 		defer l.handlers.Done()
-		s.serveHTTP(w, r, l.gate.addr)
+		s.serveHTTP(w, r, l.gate)
 	})
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
@@ -68,14 +67,14 @@ func (s *Server) httpServer(l *secureListener) *http.Server {
 type requestsKey struct{}
 
 // serveHTTP answers one request (RFC 8484 section 4).
-func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request, at netip.AddrPort) {
+func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request, at *gate) {
 	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	from, err := httpClient(r.RemoteAddr, local)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	from.Listener = at
+	from.Listener = at.addr
 	if n, ok := r.Context().Value(requestsKey{}).(*atomic.Int64); ok && int(n.Add(1)) >= s.limits.TCPPerLifetime {
 		w.Header().Set("Connection", "close")
 	}
@@ -88,10 +87,14 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request, at netip.Addr
 		http.Error(w, httpWhy(status), status)
 		return
 	}
-	q, reply, ok := s.accept(nil, msg, &from)
+	room := s.secure.rooms.Get().(*[answerRoom]byte)
+	defer s.secure.rooms.Put(room)
+	q, reply, ok := s.accept(room[:0], msg, &from)
 	if ok {
 		s.count.https.Add(1)
-		if reply, status = s.answerHTTP(q, from); status != 0 {
+		if reply, ok = at.lane.answer(room[:0], q, from.View); ok { // the fast lane, or Resolve
+			s.count.sealed.Add(1)
+		} else if reply, status = s.answerHTTP(q, from); status != 0 {
 			http.Error(w, httpWhy(status), status)
 			return
 		}

@@ -2,9 +2,11 @@ package server
 
 import (
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"smartdns/resolver/cache"
+	"smartdns/resolver/wire"
 )
 
 // Lane is the fast lane: sealed answers leave without the handler, straight
@@ -28,7 +30,49 @@ type Watch interface {
 func (s *Server) SetLane(l Lane) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.udp.lane = l
+	s.lane = l
+}
+
+// streamLane is the fast lane of the connections of one listener.
+type streamLane struct {
+	sealed *cache.Sealed
+
+	mu     sync.Mutex // guards following
+	watch  Watch      // nil: nothing to watch
+	closed bool
+}
+
+func (l Lane) forStreams() (*streamLane, error) {
+	w, err := l.watch()
+	return &streamLane{sealed: l.Sealed, watch: w}, err
+}
+
+// answer appends the sealed answer to q to dst, if there is one that holds.
+func (l *streamLane) answer(dst []byte, q wire.Query, view cache.View) (reply []byte, ok bool) {
+	if !l.look() {
+		return dst, false
+	}
+	return l.sealed.Answer(dst, q, view, wire.MaxMessage, l.sealed.Now())
+}
+
+// look advances the generation when somebody else changed the sets, before
+// anybody else gets a sealed answer. It reports false when nobody watches any
+// more.
+func (l *streamLane) look() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.watch != nil && !l.closed && l.watch.Foreign() {
+		l.sealed.Generation().Advance()
+	}
+	return !l.closed
+}
+
+func (l *streamLane) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed = true; l.watch != nil {
+		_ = l.watch.Close()
+	}
 }
 
 // watch opens a worker's Watch.

@@ -2,7 +2,10 @@ package server_test
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -12,6 +15,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"smartdns/lab/netnstest"
 	"smartdns/resolver/cache"
 	"smartdns/resolver/server"
 	"smartdns/resolver/wire"
@@ -139,6 +143,68 @@ func TestNoSealedAnswerOvertakesAChangeOfTheSets(t *testing.T) {
 			changed.Store(want == 300)
 		}
 		seal(t, sealed, "www.example.com.")
+	}
+}
+
+// The fast lane answers over streams as over UDP, and nothing sealed is given
+// there either once somebody changed the sets.
+func TestSealedAnswersOverStreams(t *testing.T) {
+	netnstest.Require(t)
+	cert, roots := shown(t)
+	s := server.New(handler(echoA), server.DefaultLimits(), slog.New(slog.DiscardHandler))
+	t.Cleanup(s.Close)
+	var changed atomic.Bool
+	sealed := cache.NewSealed(0, &cache.Generation{})
+	s.SetLane(server.Lane{Sealed: sealed, Watch: func() (server.Watch, error) { return fakeWatch{&changed}, nil }})
+	plain := netip.MustParseAddrPort("127.0.0.1:5347")
+	if err := errors.Join(s.Listen([]netip.AddrPort{plain}), s.ListenSecure(server.Secure{
+		TLS:         []netip.AddrPort{netip.MustParseAddrPort(dotAddr)},
+		HTTPS:       []netip.AddrPort{netip.MustParseAddrPort(dohAddr)},
+		Certificate: cert,
+	})); err != nil {
+		t.Fatal(err)
+	}
+	config := &tls.Config{RootCAs: roots, ServerName: "127.0.0.1"}
+	tcp, err := dns.DialTimeout("tcp", plain.String(), 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	tcp.SetDeadline(time.Now().Add(20 * time.Second))
+	over := func(c *dns.Conn) func([]byte) (*dns.Msg, error) {
+		return func(q []byte) (*dns.Msg, error) {
+			if _, err := c.Write(q); err != nil {
+				return nil, err
+			}
+			return c.ReadMsg()
+		}
+	}
+	web := webClient(t, config, true)
+	for transport, ask := range map[string]func([]byte) (*dns.Msg, error){
+		"tcp": over(tcp), "tls": over(&dns.Conn{Conn: dialTLS(t, dotAddr, config)}),
+		"https": func(q []byte) (*dns.Msg, error) {
+			r, b := get(t, web, encoded(q))
+			m := new(dns.Msg)
+			if got := r.Header.Get("Cache-Control"); got != "max-age=300" && got != "max-age=60" {
+				t.Errorf("Cache-Control %q", got)
+			}
+			return m, m.Unpack(b)
+		},
+	} {
+		for round, want := range []uint32{300, 300, 60} {
+			if round == 0 {
+				seal(t, sealed, "www.example.com.")
+			}
+			changed.Store(want == 60)
+			before := s.Stats().Sealed
+			m, err := ask(query("wWw.example.com"))
+			if err != nil || len(m.Answer) != 1 || m.Answer[0].Header().Ttl != want || m.Question[0].Name != "wWw.example.com." {
+				t.Fatalf("%s, round %d: %v, %v; want TTL %d", transport, round, m, err, want)
+			}
+			if got := s.Stats().Sealed - before; got != map[uint32]uint64{300: 1, 60: 0}[want] {
+				t.Errorf("%s, round %d: counted %d", transport, round, got)
+			}
+		}
 	}
 }
 

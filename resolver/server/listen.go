@@ -40,7 +40,10 @@ func (s *Server) open(addr netip.AddrPort) (*listener, error) {
 		l.closeSockets()
 		return nil, listenError(addr, "tcp", err)
 	}
-	l.gate = newGate(s, addr, tl.(*net.TCPListener))
+	if l.gate, err = newGate(s, addr, tl.(*net.TCPListener), s.lane); err != nil {
+		l.closeSockets()
+		return nil, listenError(addr, "tcp", err)
+	}
 	for _, w := range l.workers {
 		l.readers.Go(w.run)
 	}
@@ -82,13 +85,13 @@ func (s *Server) openWorker(addr netip.AddrPort, at string, join bool) (*worker,
 	if err != nil {
 		return nil, listenError(addr, "udp", err)
 	}
-	w := &worker{s: s, addr: addr, conn: pc.(*net.UDPConn), batch: newBatch(addr.Addr().IsUnspecified())}
+	w := &worker{s: s, addr: addr, sealed: s.lane.Sealed, conn: pc.(*net.UDPConn), batch: newBatch(addr.Addr().IsUnspecified())}
 	if w.raw, err = w.conn.SyscallConn(); err == nil {
 		err = control(share)("", "", w.raw)
 	}
 	w.out.raw, w.out.done = w.raw, &s.udp.packets
 	if err == nil {
-		w.watch, err = s.udp.lane.watch()
+		w.watch, err = s.lane.watch()
 	}
 	if err != nil {
 		pc.Close()

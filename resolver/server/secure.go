@@ -32,6 +32,7 @@ type Secure struct {
 
 // secureSet holds the listeners of the encrypted transports.
 type secureSet struct {
+	rooms  sync.Pool  // of *[answerRoom]byte, for answers over HTTPS
 	mu     sync.Mutex // guards following
 	shown  Certificate
 	open   map[secureKey]*secureListener
@@ -141,7 +142,13 @@ func (s *Server) openSecure(k secureKey) (*secureListener, error) {
 	if err != nil {
 		return nil, listenError(k.addr, "tcp", err)
 	}
-	l := &secureListener{gate: newGate(s, k.addr, tl.(*net.TCPListener)), served: make(chan struct{})}
+	s.mu.Lock()
+	lane := s.lane
+	s.mu.Unlock()
+	l := &secureListener{served: make(chan struct{})}
+	if l.gate, err = newGate(s, k.addr, tl.(*net.TCPListener), lane); err != nil {
+		return nil, listenError(k.addr, "tcp", err)
+	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.secure.certificate}
 	if k.transport == TLS {
 		config.NextProtos = []string{"dot"}
@@ -194,6 +201,6 @@ func (s *Server) serveTLS(g *gate, config *tls.Config) {
 		_ = c.SetDeadline(time.Time{})
 		from := client(c, TLS)
 		from.Listener = g.addr
-		s.serveConn(tc, from)
+		s.serveConn(tc, from, g.lane)
 	})
 }

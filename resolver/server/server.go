@@ -60,7 +60,7 @@ func DefaultLimits() Limits {
 // Stats counts what the listeners did.
 type Stats struct {
 	UDP, TCP   uint64 // queries accepted
-	Sealed     uint64 // of those over UDP, answered by the fast lane
+	Sealed     uint64 // of those over any transport, answered by the fast lane
 	Receives   uint64 // system calls that took queries over UDP
 	Sends      uint64 // system calls that sent answers of the fast lane
 	TLS, HTTPS uint64 // of the encrypted transports
@@ -72,7 +72,7 @@ type Stats struct {
 }
 
 type counters struct {
-	tcp, tls, https, refused, rejected, dropped, panics, tcpRefused atomic.Uint64
+	tcp, tls, https, sealed, refused, rejected, dropped, panics, tcpRefused atomic.Uint64 // sealed: but for those over UDP
 }
 
 // inFlight is the queries that the handler answers.
@@ -98,6 +98,7 @@ type Server struct {
 	inFlight inFlight
 
 	mu        sync.Mutex // guards following
+	lane      Lane
 	listeners map[netip.AddrPort]*listener
 	udp       udpState
 	secure    secureSet
@@ -111,8 +112,9 @@ func New(h Handler, l Limits, log *slog.Logger) *Server {
 		inFlight: inFlight{slots: make(chan struct{}, l.InFlight), ends: work.NewDeadlines(ctx, l.Resolve)}, tcp: newStreamLimits(l),
 		ctx: ctx, cancel: cancel, listeners: map[netip.AddrPort]*listener{},
 	}
-	s.udp.lane.Sealed = cache.NewSealed(0, &cache.Generation{})
+	s.lane.Sealed = cache.NewSealed(0, &cache.Generation{})
 	s.udp.packets = newPackets()
+	s.secure.rooms.New = func() any { return new([answerRoom]byte) }
 	s.Allow(nil)
 	return s
 }
@@ -185,7 +187,7 @@ func (s *Server) Stats() Stats {
 	}
 	s.mu.Unlock()
 	return Stats{
-		UDP: udp.sealed + udp.resolved, Sealed: udp.sealed, Receives: udp.receives, Sends: udp.sends,
+		UDP: udp.sealed + udp.resolved, Sealed: udp.sealed + c.sealed.Load(), Receives: udp.receives, Sends: udp.sends,
 		TCP: c.tcp.Load(), TLS: c.tls.Load(), HTTPS: c.https.Load(), TCPRefused: c.tcpRefused.Load(),
 		Refused: c.refused.Load(), Rejected: c.rejected.Load(), Dropped: c.dropped.Load(), Panics: c.panics.Load(),
 	}

@@ -38,8 +38,9 @@ func (s *Server) withOptions(reply []byte, q wire.Query, from Client) []byte {
 	}
 	options := q.Options()
 	if _, asked := wire.Option(options, wire.OptionKeepalive); asked && (from.Transport == TCP || from.Transport == TLS) {
-		units := min(s.idle()/(100*time.Millisecond), 0xffff)
-		reply = wire.AppendOption(reply, wire.OptionKeepalive, binary.BigEndian.AppendUint16(nil, uint16(units)))
+		var units [2]byte
+		binary.BigEndian.PutUint16(units[:], uint16(min(s.idle()/(100*time.Millisecond), 0xffff)))
+		reply = wire.AppendOption(reply, wire.OptionKeepalive, units[:])
 	}
 	if _, asked := wire.Option(options, wire.OptionPadding); asked && (from.Transport == TLS || from.Transport == HTTPS) {
 		reply = wire.Pad(reply)

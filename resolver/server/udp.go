@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"smartdns/resolver/cache"
 	"smartdns/resolver/wire"
 )
 
@@ -21,7 +22,6 @@ const oobLen = 64
 
 // udpState is what the workers of all listeners share.
 type udpState struct {
-	lane    Lane
 	packets sync.Pool // of *packet
 	gone    udpCounts // of listeners that are closed; guarded by the Server's mu
 }
@@ -29,14 +29,15 @@ type udpState struct {
 // worker reads one of a listener's UDP sockets, of which there is one for each
 // CPU.
 type worker struct {
-	s     *Server
-	addr  netip.AddrPort
-	conn  *net.UDPConn
-	raw   syscall.RawConn
-	watch Watch // nil: nothing to watch
-	batch *batch
-	out   outbox
-	count workerCounts
+	s      *Server
+	addr   netip.AddrPort
+	conn   *net.UDPConn
+	raw    syscall.RawConn
+	sealed *cache.Sealed
+	watch  Watch // nil: nothing to watch
+	batch  *batch
+	out    outbox
+	count  workerCounts
 }
 
 // drainRounds bounds how much of what waits is answered when a socket is
@@ -70,7 +71,7 @@ func (w *worker) run() {
 // others by the handler.
 func (w *worker) answer(fd uintptr) {
 	w.count.receives.Add(1)
-	b, lane := w.batch, w.s.udp.lane.Sealed
+	b, lane := w.batch, w.sealed
 	if w.watch != nil && w.watch.Foreign() {
 		lane.Generation().Advance()
 	}
@@ -91,7 +92,7 @@ func (w *worker) answer(fd uintptr) {
 			}
 			continue
 		}
-		if reply, ok := lane.Answer(b.room(i), q, client.View, now); ok { // the fast lane, or Resolve
+		if reply, ok := lane.Answer(b.room(i), q, client.View, q.Limit(), now); ok { // the fast lane, or Resolve
 			sealed++
 			b.answer(i, reply)
 			continue

@@ -38,7 +38,7 @@ func TestAppendOptionLeavesWhatHasNoRoomForIt(t *testing.T) {
 	if got := AppendOption(bytes.Clone(full), 65002, make([]byte, 1000)); !bytes.Equal(got, full) {
 		t.Errorf("%d octets became %d", len(full), len(got))
 	}
-	if got := Pad(bytes.Clone(full)); len(got) > maxMessage {
+	if got := Pad(bytes.Clone(full)); len(got) > MaxMessage {
 		t.Errorf("padded to %d octets", len(got))
 	}
 }
