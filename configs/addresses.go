@@ -55,15 +55,16 @@ func (c converter) addressMatches(at place, raw rawOneOrMore) []AddressMatch {
 			continue
 		}
 		if m.Kind == AddrList {
-			c.listOfPrefixes(item.place, m.List)
+			c.listOfPrefixes(item.place, m.List, false)
 		}
 		all = append(all, m)
 	}
 	return all
 }
 
-// listOfPrefixes checks a list that addresses are looked up in.
-func (c converter) listOfPrefixes(at place, name string) {
+// listOfPrefixes checks a list that addresses are looked up in; a database is
+// one only for their countries.
+func (c converter) listOfPrefixes(at place, name string, database bool) {
 	if !c.listed(at, name) {
 		return
 	}
@@ -71,6 +72,18 @@ func (c converter) listOfPrefixes(at place, name string) {
 	if name == ListCNDomains {
 		c.addf(at, "list %s holds names: here stand lists of addresses", quote(name))
 		return
+	}
+	for _, l := range c.raw.List {
+		format := ListFormat(l.body.Format.value)
+		switch {
+		case l.name != name:
+		case format == ListMMDB && !database:
+			c.addf(at, "list %s is a database of countries: name it in [geo] sources, and here write \"home\"", quote(name))
+			return
+		case format.ofNames():
+			c.addf(at, "list %s is written as %s, so it holds names: here stand lists of addresses", quote(name), format)
+			return
+		}
 	}
 	for i, line := range c.raw.Decide.Names.items {
 		if slices.ContainsFunc(line.body.Match.items, func(m rawString) bool { return m.value == use }) {

@@ -162,20 +162,30 @@ type Server struct {
 	Text       string // as the file writes it
 }
 
-// ListKind is what the lines of a list are.
-type ListKind string
+// ListFormat is how a list file is written.
+type ListFormat string
 
-// The kinds, found by reading the list's first lines.
+// The formats.
 const (
-	ListNames    ListKind = "names"    // domain rules
-	ListPrefixes ListKind = "prefixes" // CIDR prefixes or ranges
-	ListMMDB     ListKind = "mmdb"     // a MaxMind database
+	ListAuto    ListFormat = "auto" // found by reading its first lines
+	ListDomains ListFormat = "domains"
+	ListDnsmasq ListFormat = "dnsmasq"
+	ListHosts   ListFormat = "hosts"
+	ListCIDR    ListFormat = "cidr"
+	ListAPNIC   ListFormat = "apnic"
+	ListMMDB    ListFormat = "mmdb"
 )
+
+// ListFormats returns what a format may be, but ListAuto.
+func ListFormats() []ListFormat {
+	return []ListFormat{ListDomains, ListDnsmasq, ListHosts, ListCIDR, ListAPNIC, ListMMDB}
+}
 
 // List is one [list.X] table.
 type List struct {
 	Name   string
 	File   string // "" for the embedded list of that name
+	Format ListFormat
 	Region string // the country its prefixes are in, upper case; "" when the list is not one of a country
 	Pos    Pos
 }

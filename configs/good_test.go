@@ -114,7 +114,7 @@ func TestDefaultIsAResolverOnLoopback(t *testing.T) {
 				Via: "direct", Choose: configs.ChooseFastest,
 			},
 		},
-		Lists: []configs.List{{Name: "cn-domains"}},
+		Lists: []configs.List{{Name: "cn-domains", Format: "auto"}},
 		Decide: configs.Decide{
 			Home:  "CN",
 			Auto:  "foreign-first",

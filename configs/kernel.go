@@ -30,7 +30,7 @@ func (c converter) geo(raw rawGeo) Geo {
 		case slices.Contains(all, name):
 			c.twice(item)
 		case isList:
-			c.listOfPrefixes(item.place, name)
+			c.listOfPrefixes(item.place, name, true)
 			all = append(all, name)
 		case item.value == GeoEmbedded:
 			all = append(all, name)
@@ -55,7 +55,7 @@ func (c converter) bogus(raw rawStrings) []string {
 		case slices.Contains(all, name):
 			c.twice(item)
 		default:
-			c.listOfPrefixes(item.place, name)
+			c.listOfPrefixes(item.place, name, true)
 			all = append(all, name)
 		}
 	}

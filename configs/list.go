@@ -36,6 +36,7 @@ func (c converter) lists(raw named[rawList]) []List {
 		default:
 			list.File = c.path(file)
 		}
+		list.Format = word(c, l.body.Format, ListAuto, ListFormats()...)
 		if l.body.Region.value != "" {
 			list.Region = c.country(l.body.Region, "")
 		}
@@ -43,6 +44,14 @@ func (c converter) lists(raw named[rawList]) []List {
 	}
 	return all
 }
+
+// ofNames reports whether a list of this format can only hold names.
+func (f ListFormat) ofNames() bool {
+	return f == ListDomains || f == ListDnsmasq || f == ListHosts
+}
+
+// ofAddresses reports whether a list of this format can only hold prefixes.
+func (f ListFormat) ofAddresses() bool { return f == ListCIDR || f == ListAPNIC }
 
 // listNames returns the lists that can be named.
 func (c converter) listNames() []string {

@@ -96,8 +96,13 @@ func (c converter) listOfNames(at place, name string) {
 		return
 	}
 	for _, l := range c.raw.List {
-		if l.name == name && l.body.Region.value != "" {
+		format := ListFormat(l.body.Format.value)
+		switch {
+		case l.name != name:
+		case l.body.Region.value != "":
 			c.addf(at, "list %s has a region, so it holds addresses: here stand lists of names", quote(name))
+		case format.ofAddresses() || format == ListMMDB:
+			c.addf(at, "list %s is written as %s, so it holds addresses: here stand lists of names", quote(name), format)
 		}
 	}
 }

@@ -55,6 +55,7 @@ type rawServer struct {
 
 type rawList struct {
 	File   rawString `toml:"file"`
+	Format rawString `toml:"format"`
 	Region rawString `toml:"region"`
 }
 

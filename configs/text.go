@@ -49,6 +49,7 @@ func (c *Config) Text() string {
 	for _, l := range c.Lists {
 		w.table("list."+tomlKey(l.Name),
 			row{"file", tomlString(l.File)},
+			row{"format", tomlString(string(l.Format))},
 			row{"region", tomlString(l.Region)})
 	}
 	w.table("decide",

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -87,29 +88,65 @@ func openRegular(path string) (*os.File, error) {
 	return f, nil
 }
 
-// open returns what is in a list, from its start, if it is of the wanted kind.
-func (l *lists) open(name string, want list.Kind) (io.Reader, func(), error) {
-	x := l.find(name)
-	l.loaded(name, want)
-	if x.File == "" {
-		if want != list.KindNames {
-			return nil, nil, at(x, fmt.Errorf("it holds names, and is used where a list of %s belongs", want))
-		}
-		return geo.OpenCNDomains(), func() {}, nil
-	}
+// source is a list that was opened, from its start.
+type source struct {
+	format list.Format
+	r      io.Reader
+	close  func()
+}
+
+// open opens the file of a list, and finds out how it is written.
+func (l *lists) open(x configs.List) (source, error) {
 	f, err := openRegular(x.File)
 	if err != nil {
-		return nil, nil, at(x, err)
+		return source{}, err
 	}
-	kind, r, err := list.Detect(f)
-	if err == nil && kind != want {
-		err = fmt.Errorf("it holds %s, and is used where a list of %s belongs", kindText(kind), want)
+	format, r, err := list.Detect(f)
+	if x.Format != configs.ListAuto {
+		format = list.Format(x.Format)
 	}
 	if err != nil {
 		f.Close()
-		return nil, nil, at(x, err)
+		return source{}, err
 	}
-	return r, func() { f.Close() }, nil
+	return source{format, r, func() { f.Close() }}, nil
+}
+
+// lines yields what is in a list, if it is of the wanted kind. An error has the
+// place of the list.
+func (l *lists) lines(name string, want list.Kind) iter.Seq2[list.Line, error] {
+	return func(yield func(list.Line, error) bool) {
+		x := l.find(name)
+		src := source{list.FormatDomains, geo.OpenCNDomains(), func() {}}
+		if x.File != "" {
+			var err error
+			if src, err = l.open(x); err != nil {
+				yield(list.Line{}, at(x, err))
+				return
+			}
+		}
+		defer src.close()
+		l.loaded(name, src.format)
+		if src.format.Kind() != want {
+			yield(list.Line{}, at(x, fmt.Errorf("it holds %s, and is used where a list of %s belongs", formatText(src.format), want)))
+			return
+		}
+		var tally list.Tally
+		defer func() { l.tallied(name, tally) }()
+		for line, err := range tally.Watch(list.Parse(src.r, src.format, l.options(x))) {
+			if err != nil {
+				err = at(x, err)
+			}
+			if !yield(line, err) {
+				return
+			}
+		}
+	}
+}
+
+// options says what is taken of a file that holds more than one list.
+func (l *lists) options(x configs.List) list.Options {
+	return list.Options{Country: cmp.Or(x.Region, l.config.Decide.Home)}
 }
 
 // size returns about how many entries a list has: its lines. Whatever is wrong
@@ -138,17 +175,9 @@ func (l *lists) size(name string) int {
 // What goes wrong in reading is in *failed afterwards.
 func (l *lists) names(name string, failed *error) iter.Seq[policy.Entry] {
 	return func(yield func(policy.Entry) bool) {
-		r, done, err := l.open(name, list.KindNames)
-		if err != nil {
-			*failed = errors.Join(*failed, err)
-			return
-		}
-		defer done()
-		var tally list.Tally
-		defer func() { l.tallied(name, tally) }()
-		for line, err := range tally.Watch(list.Names(r)) {
+		for line, err := range l.lines(name, list.KindNames) {
 			if err != nil {
-				*failed = errors.Join(*failed, at(l.find(name), err))
+				*failed = errors.Join(*failed, err)
 				return
 			}
 			if e, ok := entry(line); ok && !yield(e) {
@@ -159,11 +188,11 @@ func (l *lists) names(name string, failed *error) iter.Seq[policy.Entry] {
 }
 
 // loaded writes into a list's status that it was read.
-func (l *lists) loaded(name string, kind list.Kind) {
+func (l *lists) loaded(name string, format list.Format) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.status[name]
-	s.Kind, s.Loaded = string(kind), time.Now()
+	s.Format, s.Kind, s.Loaded = string(format), string(format.Kind()), time.Now()
 }
 
 // tallied writes what was counted into a list's status.
@@ -171,23 +200,27 @@ func (l *lists) tallied(name string, t list.Tally) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.status[name]
-	s.Entries, s.Dropped = t.Used, t.Dropped+t.Bad
+	s.Entries, s.Exceptions, s.Dropped = t.Used, t.Excepts, t.Dropped+t.Bad
 	if t.First != nil {
 		s.FirstDropped = t.First.Error()
 	}
 }
 
-// kindText is what a list holds, in words.
-func kindText(k list.Kind) string {
-	if k == list.KindMMDB {
+// formatText is what a list holds, in words.
+func formatText(f list.Format) string {
+	if f == list.FormatMMDB {
 		return "a MaxMind database, or no text at all"
 	}
-	return string(k)
+	return fmt.Sprintf("%s (format %s)", f.Kind(), f)
 }
 
 func entry(line list.Line) (policy.Entry, bool) {
 	e := policy.Entry{Name: line.Name, Text: line.Text, Line: line.Number}
 	switch line.Kind {
+	case list.ExceptSuffix:
+		e.Kind, e.Except = policy.Suffix, true
+	case list.ExceptFull:
+		e.Kind, e.Except = policy.Full, true
 	case list.Suffix:
 		e.Kind = policy.Suffix
 	case list.Full:
@@ -208,22 +241,15 @@ func entry(line list.Line) (policy.Entry, bool) {
 
 // prefixes returns the entries of a list of prefixes.
 func (l *lists) prefixes(name string) ([]policy.PrefixEntry, error) {
-	r, done, err := l.open(name, list.KindPrefixes)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
 	var all []policy.PrefixEntry
-	var tally list.Tally
-	for line, err := range tally.Watch(list.Prefixes(r)) {
+	for line, err := range l.lines(name, list.KindPrefixes) {
 		if err != nil {
-			return nil, at(l.find(name), err)
+			return nil, err
 		}
 		if line.Kind == list.Prefix {
 			all = append(all, policy.PrefixEntry{Prefix: line.Prefix, List: name, Line: line.Number})
 		}
 	}
-	l.tallied(name, tally)
 	return all, nil
 }
 
@@ -243,26 +269,27 @@ func (l *lists) addSource(b *geo.Builder, name string) error {
 		return b.AddEmbedded()
 	}
 	x := l.find(name)
-	f, err := openRegular(x.File)
+	src, err := l.open(x)
 	if err != nil {
 		return at(x, err)
 	}
-	defer f.Close()
-	kind, r, err := list.Detect(f)
-	if err != nil {
-		return at(x, err)
+	defer src.close()
+	l.loaded(name, src.format)
+	options := l.options(x)
+	country := x.Region
+	if src.format == list.FormatAPNIC {
+		country = options.Country
 	}
-	l.loaded(name, kind)
 	var tally list.Tally
 	switch {
-	case kind == list.KindMMDB:
-		tally.Used, err = b.AddMMDB(name, r)
-	case kind == list.KindPrefixes && x.Region == "":
+	case src.format == list.FormatMMDB:
+		tally.Used, err = b.AddMMDB(name, src.r)
+	case src.format.Kind() != list.KindPrefixes:
+		err = fmt.Errorf("it holds %s, and [geo] sources takes prefixes or a MaxMind database", formatText(src.format))
+	case country == "":
 		err = errors.New(`its prefixes have no country: write region = "CN" (or another) beside file`)
-	case kind == list.KindPrefixes:
-		err = b.AddPrefixes(name, x.Region, tally.Watch(list.Prefixes(r)))
 	default:
-		err = fmt.Errorf("it holds %s, and [geo] sources takes prefixes or a MaxMind database", kindText(kind))
+		err = b.AddPrefixes(name, country, tally.Watch(list.Parse(src.r, src.format, options)))
 	}
 	l.tallied(name, tally)
 	if err != nil {

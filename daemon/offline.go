@@ -49,6 +49,12 @@ func Check(o Options) (Report, error) {
 	}
 	for _, l := range p.allLists() {
 		text := fmt.Sprintf("list %s: %d entries of %s from %s", l.Name, l.Entries, l.Kind, l.Source)
+		if l.Format != "" {
+			text += " (" + l.Format + ")"
+		}
+		if l.Exceptions > 0 {
+			text += fmt.Sprintf(", %d of them exceptions", l.Exceptions)
+		}
 		if l.Dropped > 0 {
 			text += fmt.Sprintf(", %d lines passed over, the first: %s", l.Dropped, l.FirstDropped)
 		}

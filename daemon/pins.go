@@ -57,6 +57,9 @@ func (r *ruleEntries) add(e policy.Entry) {
 		what = string(e.Name)
 	}
 	line = append(binary.AppendUvarint(line, uint64(len(what))), what...)
+	if e.Except {
+		line = append(line, 0)
+	}
 	r.sum.Write(line)
 	if r.via != "" {
 		h := fnv.New64a()

@@ -8,28 +8,18 @@ import (
 	"io"
 )
 
-// Kind is what a list file holds.
-type Kind string
-
-// The kinds of list file.
-const (
-	KindNames    Kind = "names"    // domain rules, for Names
-	KindPrefixes Kind = "prefixes" // addresses, for Prefixes
-	KindMMDB     Kind = "mmdb"     // a MaxMind database, which is not for this package
-)
-
 // headSize is how much of a file Detect looks at.
 const headSize = 64 << 10
 
-// enoughLines is how many lines Detect looks at: the first ones of a list may
-// be in error, all of them hardly ever.
-const enoughLines = 20
+// enoughLines is how many rules Detect looks at: the first ones of a list may
+// be in error, or of another kind than most, all of them hardly ever.
+const enoughLines = 200
 
-// Detect says what r holds by its first lines, and returns a reader that gives
-// all of r from the start. A file without any rule in its first 64 KiB is one
-// of names. A binary file counts as a MaxMind database: whether it really is
-// one shows when it is read.
-func Detect(r io.Reader) (Kind, io.Reader, error) {
+// Detect says how r is written by its first lines, and returns a reader that
+// gives all of r from the start. A file without any rule in its first 64 KiB is
+// one of domains. A binary file counts as a MaxMind database: whether it really
+// is one shows when it is read.
+func Detect(r io.Reader) (Format, io.Reader, error) {
 	in := bufio.NewReaderSize(r, headSize)
 	head, err := in.Peek(headSize)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -40,17 +30,16 @@ func Detect(r io.Reader) (Kind, io.Reader, error) {
 		return "", nil, &FileError{Reason: reason}
 	}
 	if bytes.IndexByte(head, 0) >= 0 {
-		return KindMMDB, in, nil
+		return FormatMMDB, in, nil
 	}
 	return vote(head, whole), in, nil
 }
 
-// vote reads the first rules of head both ways. whole says that head ends
+// vote reads the first rules of head in every way. whole says that head ends
 // where the file does, so that its last line is not a part of one.
-func vote(head []byte, whole bool) Kind {
-	named, prefixes := 0, 0
-	ignore := func(Line) bool { return true }
-	for n := 1; len(head) > 0 && named+prefixes < enoughLines; n++ {
+func vote(head []byte, whole bool) Format {
+	votes := map[Format]int{}
+	for n, seen := 1, 0; len(head) > 0 && seen < enoughLines; n++ {
 		line, rest, ended := bytes.Cut(head, []byte("\n"))
 		head = rest
 		if !ended && !whole {
@@ -60,14 +49,37 @@ func vote(head []byte, whole bool) Kind {
 		if len(rule) == 0 || isComment(rule) {
 			continue
 		}
-		if parsePrefix(rule, ignore) == "" {
-			prefixes++
-		} else if new(names).parse(rule, ignore) == "" {
-			named++
+		if f := formatOf(rule); f != "" {
+			votes[f]++
+			seen++
 		}
 	}
-	if prefixes > named {
-		return KindPrefixes
+	if votes[FormatDnsmasq] > 0 && votes[FormatDomains] > 0 {
+		votes[FormatDomains] += votes[FormatDnsmasq] // which Names reads, too
 	}
-	return KindNames
+	best := FormatDomains
+	for _, f := range []Format{FormatDnsmasq, FormatHosts, FormatCIDR, FormatAPNIC} {
+		if votes[f] > votes[best] {
+			best = f
+		}
+	}
+	return best
+}
+
+// formatOf returns the format that one rule is written in, or "".
+func formatOf(rule []byte) Format {
+	ignore := func(Line) bool { return true }
+	switch {
+	case parsePrefix(rule, ignore) == "":
+		return FormatCIDR
+	case bytes.Count(rule, []byte("|")) >= 5 && (delegated{}).parse(rule, ignore) == "":
+		return FormatAPNIC
+	case bytes.Contains(rule, []byte("=/")) && new(names).parseDnsmasq(rule, ignore) == "":
+		return FormatDnsmasq
+	case new(names).parseHosts(rule, ignore) == "":
+		return FormatHosts
+	case new(names).parse(rule, ignore) == "":
+		return FormatDomains
+	}
+	return ""
 }

@@ -11,7 +11,7 @@ import (
 func ExampleNames() {
 	printFile("names.txt")
 	// Output:
-	// names
+	// domains
 	// 2 suffix example.cn.
 	// 3 suffix example.com.
 	// 4 suffix example.net.
@@ -28,7 +28,7 @@ func ExampleNames() {
 func ExamplePrefixes() {
 	printFile("prefixes.txt")
 	// Output:
-	// prefixes
+	// cidr
 	// 3 1.0.1.0/24
 	// 4 1.0.2.0/23
 	// 5 1.0.8.1/32
@@ -43,17 +43,13 @@ func printFile(name string) {
 		return
 	}
 	defer f.Close()
-	kind, r, err := list.Detect(f)
+	format, r, err := list.Detect(f)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	fmt.Println(kind)
-	parse := list.Names
-	if kind == list.KindPrefixes {
-		parse = list.Prefixes
-	}
-	for l, err := range parse(r) {
+	fmt.Println(format)
+	for l, err := range list.Parse(r, format, list.Options{}) {
 		if err != nil {
 			fmt.Println(err)
 			return

@@ -26,6 +26,12 @@ const (
 	Keyword                 // names that contain Text, which is lower case
 	Regexp                  // names (lower case, no last dot) that the RE2 expression Text matches
 	Prefix                  // the addresses of Prefix
+
+	// Exceptions: what they match is not in this list, unless a longer name or
+	// prefix of the list says that it is.
+	ExceptSuffix // Name and all names below it
+	ExceptFull   // Name alone
+	ExceptPrefix // the addresses of Prefix
 )
 
 // Line is one thing that a list says. One line of the file can yield several
@@ -34,9 +40,9 @@ const (
 type Line struct {
 	Number int // in the file, from 1
 	Kind   LineKind
-	Name   dnsname.FQDN // Suffix, Full
+	Name   dnsname.FQDN // Suffix, Full, and their exceptions
 	Text   string       // Keyword, Regexp
-	Prefix netip.Prefix // Prefix: masked, never v4-mapped
+	Prefix netip.Prefix // Prefix, ExceptPrefix: masked, never v4-mapped
 	Err    error        // Bad, Dropped: a *LineError
 }
 
@@ -74,6 +80,7 @@ func (e *FileError) Unwrap() error { return e.First }
 // Tally counts what a parser yielded.
 type Tally struct {
 	Used    int   // lines that said something, a range or a dnsmasq line once per Line
+	Excepts int   // of these the exceptions
 	Dropped int   // Dropped lines
 	Bad     int   // Bad lines
 	First   error // the first Dropped or Bad line; nil when there was none
@@ -99,6 +106,9 @@ func (t *Tally) add(l Line) {
 		t.Bad++
 	case Dropped:
 		t.Dropped++
+	case ExceptSuffix, ExceptFull, ExceptPrefix:
+		t.Used++
+		t.Excepts++
 	default:
 		t.Used++
 	}

@@ -63,6 +63,12 @@ func show(l list.Line) string {
 		return s + "regexp " + l.Text
 	case list.Prefix:
 		return s + l.Prefix.String()
+	case list.ExceptSuffix:
+		return s + "not suffix " + string(l.Name)
+	case list.ExceptFull:
+		return s + "not full " + string(l.Name)
+	case list.ExceptPrefix:
+		return s + "not " + l.Prefix.String()
 	case list.Dropped:
 		return s + "dropped"
 	}
@@ -226,19 +232,22 @@ func TestIterationCanStop(t *testing.T) {
 func TestDetect(t *testing.T) {
 	for name, test := range map[string]struct {
 		text string
-		want list.Kind
+		want list.Format
 	}{
-		"names":               {"# list\nexample.com\n", list.KindNames},
-		"dnsmasq":             {"server=/a.com/114.114.114.114\n", list.KindNames},
-		"v2fly":               {"domain:a.com\nregexp:^1\\.2\\.3\\.4$\n", list.KindNames},
-		"prefixes":            {"\ufeff# list\r\n1.2.3.0/24\r\n", list.KindPrefixes},
-		"one address":         {"2001:db8::1", list.KindPrefixes},
-		"bogus-nxdomain":      {"## Public DNS\nbogus-nxdomain=1.2.3.4\n", list.KindPrefixes},
-		"mostly prefixes":     {"# x\nsomething.wrong\n1.2.3.0/24\n1.2.4.0/24\n", list.KindPrefixes},
-		"comments":            {"# nothing yet\n", list.KindNames},
-		"nothing":             {"", list.KindNames},
-		"a cut line at 64 KB": {strings.Repeat("#"+strings.Repeat("x", 1023)+"\n", 63) + strings.Repeat("1.2.3.4\n", 200), list.KindPrefixes},
-		"binary":              {"\x00\x00\x01\x00\x00\x02", list.KindMMDB},
+		"names":               {"# list\nexample.com\n", list.FormatDomains},
+		"dnsmasq":             {"server=/a.com/114.114.114.114\n", list.FormatDnsmasq},
+		"dnsmasq and plain":   {"server=/a.com/1.1.1.1\nserver=/b.com/1.1.1.1\nc.com\n", list.FormatDomains},
+		"hosts":               {"127.0.0.1 localhost\n0.0.0.0 a.com\n", list.FormatHosts},
+		"a registry's":        {"2|apnic|20260214|8|19830613|20260213|+1000\napnic|*|ipv4|*|5|summary\napnic|CN|ipv4|1.0.1.0|256|20110414|allocated\n", list.FormatAPNIC},
+		"v2fly":               {"domain:a.com\nregexp:^1\\.2\\.3\\.4$\n", list.FormatDomains},
+		"prefixes":            {"\ufeff# list\r\n1.2.3.0/24\r\n", list.FormatCIDR},
+		"one address":         {"2001:db8::1", list.FormatCIDR},
+		"bogus-nxdomain":      {"## Public DNS\nbogus-nxdomain=1.2.3.4\n", list.FormatCIDR},
+		"mostly prefixes":     {"# x\nsomething.wrong\n1.2.3.0/24\n1.2.4.0/24\n", list.FormatCIDR},
+		"comments":            {"# nothing yet\n", list.FormatDomains},
+		"nothing":             {"", list.FormatDomains},
+		"a cut line at 64 KB": {strings.Repeat("#"+strings.Repeat("x", 1023)+"\n", 63) + strings.Repeat("1.2.3.4\n", 200), list.FormatCIDR},
+		"binary":              {"\x00\x00\x01\x00\x00\x02", list.FormatMMDB},
 	} {
 		kind, r, err := list.Detect(strings.NewReader(test.text))
 		if err != nil || kind != test.want {
@@ -260,21 +269,22 @@ func TestDetect(t *testing.T) {
 }
 
 func TestDetectRealFiles(t *testing.T) {
-	for name, want := range map[string]list.Kind{
-		"domains/accelerated-domains.china.conf.gz": list.KindNames,
-		"domains/apple.china.conf":                  list.KindNames,
-		"domains/v2fly-cn.txt":                      list.KindNames,
-		"domains/v2fly-geolocation-notcn.txt":       list.KindNames,
-		"domains/bogus-nxdomain.china.conf":         list.KindPrefixes,
-		"cnip/gaoyifan-china4.txt":                  list.KindPrefixes,
-		"cnip/gaoyifan-china6.txt":                  list.KindPrefixes,
-		"mmdb/GeoLite2-Country-Test.mmdb":           list.KindMMDB,
-		"mmdb/MaxMind-DB-test-mixed-32.mmdb":        list.KindMMDB,
-		"own/cn-GeoLite2-Country-schema.mmdb":       list.KindMMDB,
-		"own/cn-flat-country_code-schema.mmdb":      list.KindMMDB,
-		"own/cn-domains-core.txt":                   list.KindNames,
-		"own/cn6.txt":                               list.KindPrefixes,
-		"toplists/opendns-top-domains.txt":          list.KindNames,
+	for name, want := range map[string]list.Format{
+		"domains/accelerated-domains.china.conf.gz": list.FormatDnsmasq,
+		"domains/apple.china.conf":                  list.FormatDnsmasq,
+		"apnic/delegated-apnic-20260213.txt.gz":     list.FormatAPNIC,
+		"domains/v2fly-cn.txt":                      list.FormatDomains,
+		"domains/v2fly-geolocation-notcn.txt":       list.FormatDomains,
+		"domains/bogus-nxdomain.china.conf":         list.FormatCIDR,
+		"cnip/gaoyifan-china4.txt":                  list.FormatCIDR,
+		"cnip/gaoyifan-china6.txt":                  list.FormatCIDR,
+		"mmdb/GeoLite2-Country-Test.mmdb":           list.FormatMMDB,
+		"mmdb/MaxMind-DB-test-mixed-32.mmdb":        list.FormatMMDB,
+		"own/cn-GeoLite2-Country-schema.mmdb":       list.FormatMMDB,
+		"own/cn-flat-country_code-schema.mmdb":      list.FormatMMDB,
+		"own/cn-domains-core.txt":                   list.FormatDomains,
+		"own/cn6.txt":                               list.FormatCIDR,
+		"toplists/opendns-top-domains.txt":          list.FormatDomains,
 	} {
 		if kind, _, err := list.Detect(bytes.NewReader(sharedData(t, name))); err != nil || kind != want {
 			t.Errorf("%s: got %q, %v, want %q", name, kind, err, want)

@@ -14,15 +14,14 @@ import (
 
 // Names reads domain rules. Each line is one of
 //
-//	example.com                     the name and all below it, also written .example.com
+//	example.com                     the name and all below it, also written .example.com or *.example.com
 //	domain:example.com @cn          the same, as v2fly writes it; attributes (also :@cn) are ignored
 //	full:www.example.com            the name alone
 //	keyword:example                 names that contain the text
 //	regexp:^ad[0-9]+\.              names that the RE2 expression matches
-//	server=/example.com/a.b/1.2.3.4 dnsmasq: several names; what is after the last slash is ignored
+//	server=/example.com/a.b/1.2.3.4 what Dnsmasq reads
 //
-// and lines of all kinds may be mixed. dnsmasq's local=, address=, ipset= and
-// nftset= are read like server=. International names are accepted in Unicode
+// and lines of all kinds may be mixed. International names are accepted in Unicode
 // and in their xn-- form. Suffixes of a single label are Dropped, except for
 // the top-level domains of China: lists carry whole zones such as "top" by
 // mistake or by a policy that is not ours. Comments start with #, ; or !.
@@ -31,7 +30,10 @@ import (
 func Names(r io.Reader) iter.Seq2[Line, error] { return scan(r, new(names).parse) }
 
 // names parses the rules of one list.
-type names struct{ kept strings.Builder }
+type names struct {
+	kept strings.Builder
+	addr []byte // of the last line of a hosts file: most have one for all
+}
 
 const keptSize = 16 << 10
 
@@ -73,14 +75,6 @@ func (n *names) parse(rule []byte, emit func(Line) bool) string {
 	return n.emit(kind, text, emit)
 }
 
-func isDnsmasqKey(key []byte) bool {
-	switch string(key) {
-	case "server", "local", "address", "ipset", "nftset":
-		return true
-	}
-	return false
-}
-
 // ruleKind returns the kind that v2fly's word stands for, or Bad.
 func ruleKind(word []byte) LineKind {
 	switch string(word) {
@@ -114,22 +108,6 @@ func cutAttributes(text []byte) (_ []byte, reason string) {
 	return text[:i], ""
 }
 
-func (n *names) dnsmasq(value []byte, emit func(Line) bool) string {
-	end := bytes.LastIndexByte(value, '/')
-	if end < 0 {
-		return "no slash after the name: write server=/example.com/1.2.3.4"
-	}
-	for name := range bytes.SplitSeq(value[:end], []byte("/")) {
-		if string(name) == "#" || len(name) == 0 {
-			return "matches every name, which is no list"
-		}
-		if reason := n.emit(Suffix, name, emit); reason != "" {
-			return reason
-		}
-	}
-	return ""
-}
-
 func parseKeyword(text []byte, emit func(Line) bool) string {
 	if len(text) == 0 {
 		return "no text after keyword:, which would match every name"
@@ -155,8 +133,8 @@ func parseRegexp(text []byte, emit func(Line) bool) string {
 }
 
 func (n *names) emit(kind LineKind, text []byte, emit func(Line) bool) string {
-	if kind == Suffix && len(text) > 1 && text[0] == '.' && text[1] != '.' {
-		text = text[1:]
+	if kind == Suffix || kind == ExceptSuffix {
+		text = cutWildcard(text)
 	}
 	name, reason := n.fqdn(text)
 	if reason != "" {
@@ -171,6 +149,19 @@ func (n *names) emit(kind LineKind, text []byte, emit func(Line) bool) string {
 	}
 	emit(Line{Kind: kind, Name: name})
 	return ""
+}
+
+// cutWildcard returns the name of a suffix without what only says that names
+// below it are meant: a dot, "*." or "+.".
+func cutWildcard(text []byte) []byte {
+	rest := text
+	if len(rest) > 0 && (rest[0] == '*' || rest[0] == '+') {
+		rest = rest[1:]
+	}
+	if len(rest) > 1 && rest[0] == '.' && rest[1] != '.' {
+		return rest[1:]
+	}
+	return text
 }
 
 // isHomeTLD reports whether name is one of the top-level domains that the

@@ -3,6 +3,7 @@ package list_test
 import (
 	"bytes"
 	"fmt"
+	"iter"
 	"regexp"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ func TestNames(t *testing.T) {
 		{"plain", "example.com", []string{"1 suffix example.com."}},
 		{"case and last dot", "WWW.Example.COM.", []string{"1 suffix www.example.com."}},
 		{"leading dot", ".example.com", []string{"1 suffix example.com."}},
+		{"wildcards", "*.example.com\n+.example.com\ndomain:*.a.com", []string{"1 suffix example.com.", "2 suffix example.com.", "3 suffix a.com."}},
 		{"white space", " \texample.com\t ", []string{"1 suffix example.com."}},
 		{"CRLF and blank lines", "\r\na.com\r\n\r\nb.com\r\n", []string{"2 suffix a.com.", "4 suffix b.com."}},
 		{"byte order mark", "\ufeffa.com\nb.com", []string{"1 suffix a.com.", "2 suffix b.com."}},
@@ -49,7 +51,7 @@ func TestNames(t *testing.T) {
 
 func TestBadNames(t *testing.T) {
 	for _, text := range []string{
-		"a..com", "a b", "http://a.com/", "*.a.com", "||a.com^", "1.2.3.4", "2001:db8::1", "keyword:", "keyword:a/b",
+		"a..com", "a b", "http://a.com/", "||a.com^", "1.2.3.4", "2001:db8::1", "keyword:", "keyword:a/b",
 		"regexp:", "regexp:(", "include:other", "a=b", "=", ":", "full:", "domain:", "..",
 	} {
 		got, err := collect(list.Names(strings.NewReader(text + "\n" + padding("a.cn"))))
@@ -89,36 +91,49 @@ func FuzzNames(f *testing.F) {
 	f.Add("domain:a.com:@cn\nfull:b.com @ads\nkeyword:k\nregexp:^x$\n")
 	f.Add("\ufeff例子.中国\r\n.a.b\r\ntop\n; x\n! y\n")
 	f.Add("<html>")
-	f.Fuzz(func(t *testing.T, text string) {
-		last := 0
-		for l, err := range list.Names(strings.NewReader(text)) {
-			if err != nil {
-				return
-			}
-			if l.Number < last || l.Number > strings.Count(text, "\n")+1 {
-				t.Fatalf("line %d after line %d", l.Number, last)
-			}
-			last = l.Number
-			switch l.Kind {
-			case list.Suffix, list.Full:
-				if again, err := collect(list.Names(strings.NewReader("full:" + string(l.Name)))); err != nil || len(again) != 1 || again[0] != "1 full "+string(l.Name) {
-					t.Fatalf("%q does not read back: %q, %v", l.Name, again, err)
-				}
-			case list.Regexp:
-				regexp.MustCompile(l.Text)
-			case list.Keyword:
-				if l.Text == "" || l.Text != strings.ToLower(l.Text) {
-					t.Fatalf("keyword %q", l.Text)
-				}
-			case list.Prefix:
-				t.Fatalf("a prefix in a list of names: %v", l)
-			default:
-				if l.Err == nil || l.Err.Error() == "" {
-					t.Fatalf("line %d: no reason", l.Number)
-				}
-			}
+	f.Fuzz(func(t *testing.T, text string) { checkLines(t, text, list.Names(strings.NewReader(text))) })
+}
+
+// checkLines checks what holds for the lines of every list of names, whatever
+// is in it: numbers that grow and are in the file, names that read back,
+// expressions that compile, a reason for what is left out.
+func checkLines(t *testing.T, text string, lines iter.Seq2[list.Line, error]) {
+	t.Helper()
+	last := 0
+	for l, err := range lines {
+		if err != nil {
+			return
 		}
-	})
+		if l.Number < last || l.Number < 1 || l.Number > strings.Count(text, "\n")+1 {
+			t.Fatalf("line %d after line %d", l.Number, last)
+		}
+		last = l.Number
+		checkLine(t, l)
+	}
+}
+
+func checkLine(t *testing.T, l list.Line) {
+	t.Helper()
+	switch l.Kind {
+	case list.Suffix, list.Full, list.ExceptSuffix, list.ExceptFull:
+		if again, err := collect(list.Names(strings.NewReader("full:" + string(l.Name)))); err != nil || len(again) != 1 || again[0] != "1 full "+string(l.Name) {
+			t.Fatalf("%q does not read back: %q, %v", l.Name, again, err)
+		}
+	case list.Regexp:
+		regexp.MustCompile(l.Text)
+	case list.Keyword:
+		if l.Text == "" || l.Text != strings.ToLower(l.Text) {
+			t.Fatalf("keyword %q", l.Text)
+		}
+	case list.Prefix, list.ExceptPrefix:
+		if p := l.Prefix; !p.IsValid() || p != p.Masked() || p.Addr().Is4In6() || p.Bits() == 0 {
+			t.Fatalf("prefix %v", p)
+		}
+	default:
+		if l.Err == nil || l.Err.Error() == "" {
+			t.Fatalf("line %d: no reason", l.Number)
+		}
+	}
 }
 
 func BenchmarkNames(b *testing.B) {

@@ -16,6 +16,9 @@ type Entry struct {
 	Text   string         // Keyword: lower case; Regexp: as the file writes it
 	Regexp *regexp.Regexp // Regexp
 	Line   int            // in its list, from 1
+	// Except says that the name, or all below it, is not what its list means,
+	// unless a longer name of the list says that it is: only for Suffix and Full.
+	Except bool
 }
 
 // List is a named source of entries. Its entries are read once, by NewNames.
@@ -44,13 +47,15 @@ type Names struct {
 	patterns []pattern // in the order of their rules
 	all      int       // the rule with All; len(rules) when there is none
 	limited  []limited // to clients, in the order of their rules
+	shadows  []shadow  // none without exceptions
 }
 
 // source is where an entry came from: one rule's own entries, or one of its
 // lists.
 type source struct {
-	rule int
-	list string
+	rule    int
+	list    string
+	excepts *excepts // nil without any
 }
 
 // pattern is an entry that has to be tried on every name.
@@ -93,21 +98,25 @@ func NewNames(rules []NameRule) (*Names, error) {
 			}
 		}
 	}
-	n.suffixes.compact()
-	n.fulls.compact()
+	n.compact()
 	return n, nil
 }
 
 func (n *Names) add(from source, e Entry) error {
-	if len(n.sources) == 0 || n.sources[len(n.sources)-1] != from {
-		n.sources = append(n.sources, from)
-	}
 	at := len(n.sources) - 1
+	if at < 0 || n.sources[at].rule != from.rule || n.sources[at].list != from.list {
+		n.sources = append(n.sources, from)
+		at++
+	}
+	if e.Except {
+		if n.sources[at].excepts == nil {
+			n.sources[at].excepts = &excepts{newTable(), newTable()}
+		}
+		return n.sources[at].excepts.add(e)
+	}
 	switch e.Kind {
-	case Suffix:
-		return n.suffixes.add(e.Name, at, e.Line)
-	case Full:
-		return n.fulls.add(e.Name, at, e.Line)
+	case Suffix, Full:
+		return n.enter(e.Kind, e.Name, at, e.Line)
 	case Keyword:
 		if e.Text == "" {
 			return fmt.Errorf("empty keyword")
@@ -144,8 +153,16 @@ func (n *Names) Match(name dnsname.FQDN) (Rule, bool) {
 func (n *Names) match(name dnsname.FQDN) (rule Rule, ok bool, index int) {
 	best, by := n.all, Evidence{Kind: All}
 	consider := func(kind Kind, found slot, text string) {
-		if s := n.sources[found.source]; s.rule < best {
-			best, by = s.rule, Evidence{Kind: kind, Text: text, List: s.list, Line: int(found.line)}
+		for level, ok := 0, true; ok; level++ {
+			s := &n.sources[found.source]
+			if s.rule >= best {
+				return
+			}
+			if s.excepts == nil || !s.excepts.hold(name, kind, text) {
+				best, by = s.rule, Evidence{Kind: kind, Text: text, List: s.list, Line: int(found.line)}
+				return
+			}
+			found, ok = n.below(level, kind, text)
 		}
 	}
 	if s, ok := n.fulls.find(name); ok {

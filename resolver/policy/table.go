@@ -77,14 +77,15 @@ func (t *table) holds(s slot, want string) bool {
 
 // add enters name, unless it is there already: sources come in the order of
 // the rules, so that the earlier one wins.
-func (t *table) add(name dnsname.FQDN, source, line int) error {
+// before is what is there then.
+func (t *table) add(name dnsname.FQDN, source, line int) (before slot, taken bool, err error) {
 	switch {
 	case name == "":
-		return errors.New("empty name")
+		return slot{}, false, errors.New("empty name")
 	case source > math.MaxUint16:
-		return errors.New("more than 65,536 rules and lists")
+		return slot{}, false, errors.New("more than 65,536 rules and lists")
 	case len(t.arena) == math.MaxUint32/pageSize:
-		return errors.New("more than 4 GiB of names")
+		return slot{}, false, errors.New("more than 4 GiB of names")
 	}
 	if t.count >= len(t.slots)/4*3 {
 		t.resize(max(minSlots, len(t.slots)*2))
@@ -93,12 +94,12 @@ func (t *table) add(name dnsname.FQDN, source, line int) error {
 	hash := maphash.String(t.seed, want)
 	at := t.search(want, hash)
 	if t.slots[at].tag != 0 {
-		return nil
+		return t.slots[at], true, nil
 	}
 	_, tag := place(hash, len(t.slots))
 	t.slots[at] = slot{name: t.keep(want), line: uint32(line), source: uint16(source), tag: tag}
 	t.count++
-	return nil
+	return slot{}, false, nil
 }
 
 // keep puts text into the arena and returns where. The first page grows, so that

@@ -118,7 +118,9 @@ type List struct {
 	Name         string    `json:"name"`
 	Source       string    `json:"source"` // its file, or "embedded"
 	Kind         string    `json:"kind"`
+	Format       string    `json:"format,omitempty"` // how its file is written
 	Entries      int       `json:"entries"`
+	Exceptions   int       `json:"exceptions,omitempty"`    // of the entries, those that say what is not in the list
 	Dropped      int       `json:"dropped"`                 // lines passed over
 	FirstDropped string    `json:"first_dropped,omitempty"` // the first of them, and why
 	Loaded       time.Time `json:"loaded"`

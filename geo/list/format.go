@@ -1,0 +1,65 @@
+package list
+
+import (
+	"fmt"
+	"io"
+	"iter"
+)
+
+// Format is how a list file is written, as the word that the config file uses.
+type Format string
+
+// The formats.
+const (
+	FormatDomains Format = "domains" // names, one a line, or rules as v2fly writes them
+	FormatDnsmasq Format = "dnsmasq" // options of dnsmasq that name domains
+	FormatHosts   Format = "hosts"   // addresses with their names, as in /etc/hosts
+	FormatCIDR    Format = "cidr"    // prefixes, ranges, addresses, or commands that hold them
+	FormatAPNIC   Format = "apnic"   // statistics of a regional internet registry
+	FormatMMDB    Format = "mmdb"    // a MaxMind database, which is not for this package
+)
+
+// Kind is what a list is good for.
+type Kind string
+
+// The kinds of list.
+const (
+	KindNames    Kind = "names"
+	KindPrefixes Kind = "prefixes"
+	KindMMDB     Kind = "mmdb" // countries of addresses
+)
+
+// Kind returns what a list of this format holds.
+func (f Format) Kind() Kind {
+	switch f {
+	case FormatCIDR, FormatAPNIC:
+		return KindPrefixes
+	case FormatMMDB:
+		return KindMMDB
+	}
+	return KindNames
+}
+
+// Options say what Parse takes of a file that holds more than one list.
+type Options struct {
+	Country string // FormatAPNIC: whose prefixes, an ISO 3166 code in upper case
+}
+
+// Parse reads a list of any format but FormatMMDB.
+func Parse(r io.Reader, f Format, o Options) iter.Seq2[Line, error] {
+	switch f {
+	case FormatDomains:
+		return Names(r)
+	case FormatDnsmasq:
+		return Dnsmasq(r)
+	case FormatHosts:
+		return Hosts(r)
+	case FormatCIDR:
+		return Prefixes(r)
+	case FormatAPNIC:
+		return Delegated(r, o.Country)
+	}
+	return func(yield func(Line, error) bool) {
+		yield(Line{}, &FileError{Reason: fmt.Sprintf("%q is no format of text", f)})
+	}
+}
