@@ -50,7 +50,7 @@ func (c converter) via(raw rawString, fallback routing.Path) routing.Path {
 	case raw.value == string(routing.Direct), slices.Contains(names, raw.value):
 		return routing.Path(raw.value)
 	case len(names) == 0:
-		c.addf(raw.place, "no tunnel %s (there is none; add [tunnel.%s] or write \"direct\")", quote(raw.value), tomlKey(raw.value))
+		c.addf(raw.place, "no tunnel %s (there is none; add [tunnel.%s] or write \"direct\")", quote(raw.value), tomlKey(withoutPassword(raw.value)))
 	default:
 		c.addf(raw.place, "no tunnel %s (%s)", quote(raw.value), thereAre(names))
 	}

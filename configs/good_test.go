@@ -1,6 +1,7 @@
 package configs_test
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -369,5 +370,46 @@ ecs = "114.240.0.0/24"
 	if p := foreign.SOCKS5; p.Addr.String() != "10.0.0.1:1080" || p.User != "al" || p.Password != "i:ce" {
 		t.Errorf("%+v", p)
 	}
+	cfg.Sides[0].SOCKS5.User, cfg.Sides[0].SOCKS5.Password = "", ""
 	checkRoundTrip(t, cfg)
+}
+
+// A password is in no text that a Config or an error gives, and what stands
+// for it is not taken for one.
+func TestPasswordsAreNotTold(t *testing.T) {
+	const file = "[side.foreign]\nservers = [\"tls://8.8.8.8\"]\nsocks5 = \"al:s3cret@10.0.0.1\"\n"
+	cfg := mustParse(t, file)
+	tables, err := cfg.Tables()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again := mustParse(t, strings.Replace(file, "al:", "socks5://al:", 1)); again.Sides[0].SOCKS5 != cfg.Sides[0].SOCKS5 {
+		t.Errorf("with a scheme: %v", again.Sides[0].SOCKS5)
+	}
+	for what, text := range map[string]string{"Text": cfg.Text(), "Tables": fmt.Sprint(tables), "a print": fmt.Sprintf("%v %+v", cfg.Sides, *cfg)} {
+		if strings.Contains(text, "s3cret") || !strings.Contains(text, "al:***@10.0.0.1:1080") {
+			t.Errorf("%s:\n%s", what, text)
+		}
+	}
+	if _, err := configs.Parse(strings.NewReader(cfg.Text()), "smartdns.toml"); err == nil || !strings.Contains(err.Error(), "[side.foreign] socks5: *** stands for a password") {
+		t.Errorf("the printed text parses with %v", err)
+	}
+	for _, broken := range []string{
+		"socks5 = \"al:s3cret@10.0.0.1:port\"", "socks5 = \"al:s3cret@proxy.example\"", "socks5 = \"s3cret@10.0.0.1\"", "socks5 = \"http://al:s3cret@10.0.0.1\"",
+		"socks5 = [\"al:s3cret@10.0.0.1\"]", "socks5 = al:s3cret@10.0.0.1", "socks = \"al:s3cret@10.0.0.1\"", "ecs = \"al:s3cret@10.0.0.1\"",
+		"private = \"al:s3cret@10.0.0.1\"", "socks5 = \"al:s3cret@10.0.0.1", "servers = [\"https://al:s3cret@dns.example/dns-query\"]",
+		"servers = [\"tls://al:s3cret@8.8.8.8\"]", "servers = [\"s3cret@8.8.8.8:853\"]", "via = \"al:s3cret@10.0.0.1\"", "bootstrap = \"al:s3cret@10.0.0.1\"",
+	} {
+		key, _, _ := strings.Cut(broken, " ")
+		text := strings.Replace(file, "[side.foreign]\n", "[side.foreign]\n"+broken+"\n", 1)
+		for line := range strings.Lines(file) {
+			if strings.HasPrefix(line, key+" ") {
+				text = strings.Replace(text, line, "", 1)
+			}
+		}
+		_, err := configs.Parse(strings.NewReader(text), "smartdns.toml")
+		if err == nil || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%s: %v", broken, err)
+		}
+	}
 }

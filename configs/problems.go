@@ -132,10 +132,11 @@ func printable(s string) string {
 	return b.String()
 }
 
-// quote quotes a value of the file for an error text, cut to a length that
-// leaves room for the rest of the sentence.
+// quote quotes a value of the file for an error text, without a password that
+// may be in it, cut to a length that leaves room for the rest of the sentence.
 func quote(s string) string {
 	const longest = 80
+	s = withoutPassword(s)
 	if utf8.RuneCountInString(s) > longest {
 		s = string([]rune(s)[:longest]) + "…"
 	}

@@ -11,7 +11,8 @@ import (
 )
 
 // Text returns the effective configuration as TOML. It parses back to a Config
-// that differs in the places of things alone.
+// that differs in the places of things alone, unless there is a password in it:
+// Text does not tell those, and Parse says of each that it is missing.
 func (c *Config) Text() string {
 	w := new(textWriter)
 	if c.File == "" {
@@ -42,7 +43,7 @@ func (c *Config) Text() string {
 			row{"via", tomlString(string(s.Via))},
 			row{"choose", tomlString(string(s.Choose))},
 			row{"bootstrap", serverTexts(s.Bootstrap)},
-			row{"socks5", tomlString(s.SOCKS5.text())},
+			row{"socks5", tomlString(s.SOCKS5.String())},
 			row{"ecs", tomlString(s.ECS.String())},
 			row{"private", strconv.FormatBool(s.Private)})
 	}

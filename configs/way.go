@@ -64,13 +64,14 @@ func (c converter) checkProxied(raw table[rawSide], side Side) {
 	}
 }
 
-// socks5 reads "127.0.0.1:1080" or "user:password@127.0.0.1:1080".
+// socks5 reads "127.0.0.1:1080" or "user:password@127.0.0.1:1080"; "socks5://"
+// may stand before it.
 func (c converter) socks5(raw rawString) Proxy {
 	if !raw.given() || raw.value == "" {
 		return Proxy{}
 	}
 	var p Proxy
-	text := raw.value
+	text := strings.TrimPrefix(raw.value, "socks5://")
 	if i := strings.LastIndexByte(text, '@'); i >= 0 {
 		var ok bool
 		p.User, p.Password, ok = strings.Cut(text[:i], ":")
@@ -79,27 +80,25 @@ func (c converter) socks5(raw rawString) Proxy {
 			c.addf(raw.place, `before the @ stands "user:password", each of at most 255 bytes`)
 			return Proxy{}
 		}
+		if strings.HasPrefix(p.Password, "//") {
+			c.addf(raw.place, "no scheme but socks5:// is spoken to a proxy")
+			return Proxy{}
+		}
+		if p.Password == hidden {
+			c.addf(raw.place, "%s stands for a password that was not printed: write the password itself", hidden)
+			return Proxy{}
+		}
 	}
 	addr, err := parseAddrPort(text, 1080)
 	if errors.Is(err, errNotAddress) {
 		err = errors.New(`a proxy is written by its address: "127.0.0.1:1080" or "user:password@127.0.0.1:1080"`)
 	}
 	if err != nil {
-		c.addf(raw.place, "%s", err) // the value may hold a password
+		c.addf(raw.place, "%s", err)
 		return Proxy{}
 	}
 	p.Addr = addr
 	return p
-}
-
-func (p Proxy) text() string {
-	switch {
-	case p == Proxy{}:
-		return ""
-	case p.User != "":
-		return p.User + ":" + p.Password + "@" + p.Addr.String()
-	}
-	return p.Addr.String()
 }
 
 // The words of ecs beside a prefix.

@@ -91,9 +91,13 @@ func (b asking) sides(c *configs.Config, known builtSides) (builtSides, error) {
 func policySides(c *configs.Config, built builtSides) map[string]resolver.Side {
 	all := map[string]resolver.Side{}
 	for _, s := range c.Sides {
+		proxy := ""
+		if s.SOCKS5.Addr.IsValid() {
+			proxy = proxyOf(s).String()
+		}
 		encrypted := !slices.ContainsFunc(s.Servers, func(server configs.Server) bool { return !server.Scheme.Encrypted() })
 		all[s.Name] = resolver.Side{
-			Exchanger: built[s.Name].servers, Path: s.Via,
+			Exchanger: built[s.Name].servers, Path: s.Via, Proxy: proxy,
 			Trusted: encrypted || s.Via.IsTunnel(), Spoofable: !encrypted && !s.Via.IsTunnel(),
 			Subnet:  resolver.Subnet{Client: s.ECS.Client, Prefix: s.ECS.Prefix},
 			Private: s.Private,
@@ -110,9 +114,13 @@ func sideDial(s configs.Side, m marks, out outlets, secret bool) upstream.Dial {
 		dial = out.of(s.Via).dial(dial, dialer(m.of(routing.Direct)), secret)
 	}
 	if s.SOCKS5.Addr.IsValid() {
-		dial = upstream.SOCKS5{Addr: s.SOCKS5.Addr, User: s.SOCKS5.User, Password: s.SOCKS5.Password}.Through(dial)
+		dial = proxyOf(s).Through(dial)
 	}
 	return dial
+}
+
+func proxyOf(s configs.Side) upstream.SOCKS5 {
+	return upstream.SOCKS5{Addr: s.SOCKS5.Addr, User: s.SOCKS5.User, Password: s.SOCKS5.Password}
 }
 
 func modeOf(c configs.Choose) upstream.Mode {

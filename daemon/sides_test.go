@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"smartdns/configs"
 	"smartdns/resolver"
 	"smartdns/routing"
 )
@@ -33,6 +34,20 @@ func TestCheckWarnsWhenNobodyAnswersBySubnet(t *testing.T) {
 		}
 		if got := strings.Contains(strings.Join(r.Warnings, "\n"), "by the client's subnet"); got != c.warn {
 			t.Errorf("%s\nwarnings %q", c.text, r.Warnings)
+		}
+	}
+}
+
+// The resolver tells a side by its proxy, and as whom it speaks to that; the
+// cache's file does not depend on a password.
+func TestSidesAreToldByTheirProxy(t *testing.T) {
+	for socks5, want := range map[string]string{"": "", "10.0.0.1": "10.0.0.1:1080", "al:s3cret@10.0.0.1": "al@10.0.0.1:1080"} {
+		c, err := configs.Parse(strings.NewReader("[side.foreign]\nservers = [\"tls://8.8.8.8\"]\nsocks5 = \""+socks5+"\"\n"), "smartdns.toml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := policySides(c, nil)[resolver.Foreign].Proxy; got != want {
+			t.Errorf("%q: the side goes through %q, want %q", socks5, got, want)
 		}
 	}
 }

@@ -69,6 +69,7 @@ const (
 type Side struct {
 	Exchanger upstream.Exchanger
 	Path      routing.Path
+	Proxy     string // what carries its queries on that path, as whom; "": nothing
 	// Trusted says that nobody between us and the servers can change an
 	// answer: its AD bit may be believed.
 	Trusted bool
@@ -130,22 +131,26 @@ type Policy struct {
 const sideIDLen = 8
 
 // identified returns a copy of p that knows what the cache calls its sides:
-// one that is asked elsewhere or on another path after a reload is another
-// side, though it has the same name.
+// one that is asked elsewhere, on another path or through another proxy after a
+// reload is another side, though it has the same name.
 func (p *Policy) identified() *Policy {
 	c := *p
-	id := func(name string, path routing.Path, ex upstream.Exchanger) string {
+	id := func(name string, way Side, ex upstream.Exchanger) string {
 		if ex == nil {
 			return name
 		}
-		sum := sha256.Sum256([]byte(name + " " + string(path) + " " + ex.String()))
+		text := name + " " + string(way.Path) + " " + ex.String()
+		if way.Proxy != "" {
+			text += " through " + way.Proxy
+		}
+		sum := sha256.Sum256([]byte(text))
 		return string(sum[:sideIDLen]) // a side may have many servers, and a key has little room
 	}
 	c.ids = make(map[string]string, len(p.Sides))
 	for name, side := range p.Sides {
-		c.ids[name] = id(name, side.Path, side.Exchanger)
+		c.ids[name] = id(name, side, side.Exchanger)
 	}
-	c.judgeID = id(Foreign+" as from "+p.Auto.Home.String(), p.Sides[Foreign].Path, p.Auto.Judge)
+	c.judgeID = id(Foreign+" as from "+p.Auto.Home.String(), p.Sides[Foreign], p.Auto.Judge)
 	return &c
 }
 

@@ -271,6 +271,31 @@ func TestSealEndsWithItsGenerationAndBeforeItsTTL(t *testing.T) {
 	})
 }
 
+// What a side's servers said to one proxy, or over one path, is not what they
+// say to another.
+func TestAnswersAreOfTheWayTheyCame(t *testing.T) {
+	asked := 0
+	zone := zoneOf(t, "www.example.test. 300 IN A 93.184.216.34")
+	l := newLane(t, func(ctx context.Context, side string, q upstream.Query) (upstream.Reply, error) {
+		asked++
+		return zone(ctx, side, q)
+	})
+	msg := forms(t, "www.example.test.", dns.TypeA)[0]
+	for _, c := range []struct {
+		proxy string
+		want  int // questions so far
+	}{{"", 1}, {"", 1}, {"al@10.0.0.1:1080", 2}, {"al@10.0.0.1:1080", 2}, {"bo@10.0.0.1:1080", 3}, {"", 3}} {
+		p := *l.policy
+		side := p.Sides[resolver.Foreign]
+		side.Proxy = c.proxy
+		p.Sides = map[string]resolver.Side{resolver.Foreign: side}
+		l.Swap(&p)
+		if l.both(t, msg); asked != c.want {
+			t.Errorf("through %q: the server was asked %d times, want %d", c.proxy, asked, c.want)
+		}
+	}
+}
+
 // FuzzSealedAnswer gives a reply of an upstream to both lanes.
 func FuzzSealedAnswer(f *testing.F) {
 	for _, records := range [][]string{

@@ -303,10 +303,13 @@ func TestHostileNamesInTheLab(t *testing.T) {
 	}
 }
 
-// The tunnel's keys are in no output, no file of ours, no argument and no
-// variable (SECURITY W-09).
+// The tunnel's keys and the password of a proxy are in no output, no file of
+// ours, no argument and no variable (SECURITY W-09).
 func TestKeysAreNowhere(t *testing.T) {
 	w := newWorld(t)
+	const password = "pass-word-of-the-proxy"
+	w.config = strings.Replace(w.config, "names = [\n", "names = [\n  { match = \"corp.example\", ask = \"office\" },\n", 1) +
+		"\n[side.office]\nservers = [\"tcp://192.0.2.53\"]\nsocks5 = \"al:" + password + "@127.0.0.1:1080\"\n"
 	if err := w.Gateway.WriteConfig(w.config); err != nil {
 		t.Fatal(err)
 	}
@@ -331,6 +334,7 @@ func TestKeysAreNowhere(t *testing.T) {
 	if len(secrets) != 10 {
 		t.Fatalf("%d forms of keys in the file, want 2 keys in 5 forms", len(secrets))
 	}
+	secrets = append(secrets, password, base64.StdEncoding.EncodeToString([]byte(password)), hex.EncodeToString([]byte(password)))
 	none := func(where, text string) {
 		t.Helper()
 		if text == "" {
@@ -343,7 +347,7 @@ func TestKeysAreNowhere(t *testing.T) {
 		}
 	}
 	for _, args := range []string{
-		"status", "status --json", "query www.example.com", "query www.example.com --json", "route 93.184.216.34 --json", "marks", "plan --sets",
+		"status", "status --json", "query www.example.com", "query www.example.com --json", "query www.corp.example", "query www.corp.example --json", "cache", "cache list", "verdicts", "diff", "route 93.184.216.34 --json", "marks", "plan --sets",
 		"plan --json", "check", "check --json", "config --effective", "config --json", "reload",
 	} {
 		out, err := w.cli(append(strings.Fields(args), "-v")...)
@@ -355,6 +359,9 @@ func TestKeysAreNowhere(t *testing.T) {
 			t.Fatal(err)
 		}
 		none(path, out)
+	}
+	if out, err := w.cli("config", "--effective"); err != nil || !strings.Contains(out, "al:***@127.0.0.1:1080") {
+		t.Errorf("the proxy in config --effective: %v\n%s", err, out)
 	}
 	if err := w.Gateway.SetLink("wg0", false); err != nil { // a repair is logged too
 		t.Fatal(err)

@@ -16,6 +16,14 @@ type SOCKS5 struct {
 	User, Password string
 }
 
+// String returns the proxy without its password.
+func (s SOCKS5) String() string {
+	if s.User != "" {
+		return s.User + "@" + s.Addr.String()
+	}
+	return s.Addr.String()
+}
+
 // Through returns a Dial that has the proxy connect. It reaches the proxy itself by dial.
 // Only "tcp" can be dialed so.
 func (s SOCKS5) Through(dial Dial) Dial {
