@@ -38,7 +38,7 @@ func (e *engine) query(ctx context.Context, name, qtype, from string) (api.Decis
 		return api.Decision{}, err
 	}
 	sealed := e.resolver.Sealed(e.asked(q))
-	d := story(e.resolver.Resolve(ctx, q), q, e.shown.Load().detours())
+	d := story(e.resolver.Resolve(context.WithoutCancel(ctx), q), q, e.shown.Load().detours())
 	if sealed {
 		d.Cached = "sealed"
 	}
@@ -74,7 +74,7 @@ func (e *engine) route(ctx context.Context, to string) (api.Route, error) {
 		if err != nil {
 			return out, api.BadRequest(fmt.Sprintf("%q is neither an address nor a name: %s", to, err))
 		}
-		d := story(e.resolver.Resolve(ctx, e.asked(q)), q, e.shown.Load().detours())
+		d := story(e.resolver.Resolve(context.WithoutCancel(ctx), e.asked(q)), q, e.shown.Load().detours())
 		for i := range d.Answers {
 			e.askKernel(ctx, &d.Answers[i], true)
 		}

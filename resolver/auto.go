@@ -38,7 +38,7 @@ func (r *Resolver) auto(ctx context.Context, t *task) outcome {
 	t.step().Auto = story
 	if t.pol.Auto.Mode == ForeignOnly {
 		t.side = Foreign
-		return t.take(ctx, r.ask(t, Foreign, t.q.Type, forAnswer), 0)
+		return r.settle(ctx, t, Foreign, forAnswer)
 	}
 	if v, due, ok := r.learned.Use(t.name); ok {
 		story.Region, story.Why, story.Learned, story.Age, story.Pinned = v.Region.String(), v.Why, true, v.Age, v.Pinned

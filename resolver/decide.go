@@ -63,7 +63,7 @@ func (r *Resolver) decide(ctx context.Context, t *task) outcome {
 	if t.side == Domestic {
 		t.side = t.stay
 	}
-	return t.take(ctx, r.ask(t, t.side, t.q.Type, forAnswer), 0)
+	return r.settle(ctx, t, t.side, forAnswer)
 }
 
 // local answers as a rule says.

@@ -13,14 +13,16 @@ import (
 type flights struct {
 	start func(func()) // in a goroutine of its own
 	ends  *work.Deadlines
-	mu    sync.Mutex // guards the maps
+	over  chan struct{} // closed
+	mu    sync.Mutex    // guards the maps, and what their flights say it does
 	m     map[string]*flight
 	zones map[string]int // flights of each zone
 }
 
 // flight is one exchange under way.
 type flight struct {
-	done      chan struct{} // closed when out is there
+	of, zone  string        // its key
+	done      chan struct{} // closed when out is there; until then flights.mu guards it, and it is nil while nobody waits
 	suspected chan struct{} // closed when the first suspicious reply came in; nil: none ever does
 	once      sync.Once     // of closing suspected
 	out       outcome
@@ -45,47 +47,68 @@ type outcome struct {
 	lasts   time.Duration // it may be given so long without looking again
 }
 
-// join returns the flight of key, which run fills in a goroutine of its own
-// when there is none yet, and reports whether there was one. ok is false when
-// there is none of key, and no room for one within limits for zone.
-func (f *flights) join(key, zone string, limits Limits, run func(*flight)) (fl *flight, shared, ok bool) {
+// join returns the flight of key, and reports whether there was one: if not, it
+// is the caller's to fill and to land. ok is false when there is none of key, and
+// no room for one within limits for zone. Doubtable says that a suspicious reply
+// may be waited for.
+func (f *flights) join(key []byte, zone string, doubtable bool, limits Limits) (fl *flight, shared, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if fl, ok := f.m[key]; ok {
+	if fl, ok := f.m[string(key)]; ok {
+		fl.awaited()
 		return fl, true, true
 	}
 	if len(f.m) >= limits.InFlight || f.zones[zone] >= limits.PerZone {
 		return nil, false, false
 	}
-	fl = &flight{done: make(chan struct{}), suspected: make(chan struct{})}
+	fl = &flight{of: string(key), zone: zone}
+	if doubtable {
+		fl.suspected = make(chan struct{})
+	}
 	if f.m == nil {
 		f.m, f.zones = map[string]*flight{}, map[string]int{}
 	}
-	f.m[key] = fl
+	f.m[fl.of] = fl
 	f.zones[zone]++
-	f.start(func() {
-		defer close(fl.done)
-		defer func() {
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			delete(f.m, key)
-			if f.zones[zone]--; f.zones[zone] == 0 {
-				delete(f.zones, zone)
-			}
-		}()
-		run(fl)
-	})
 	return fl, false, true
 }
 
-// landed returns a flight that is over.
-func landed(out outcome) *flight {
-	f := &flight{done: make(chan struct{}), out: out}
-	close(f.done)
-	if out.suspect.why != "" {
-		f.suspected = f.done
+// land ends a flight that is filled.
+func (f *flights) land(fl *flight) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.m, fl.of)
+	if f.zones[fl.zone]--; f.zones[fl.zone] == 0 {
+		delete(f.zones, fl.zone)
 	}
-	return f
+	if fl.done != nil {
+		close(fl.done)
+	} else {
+		fl.done = f.over
+	}
+}
+
+// await is called before the one who began a flight waits for it.
+func (f *flights) await(fl *flight) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fl.awaited()
+}
+
+// awaited is called before anybody waits for a flight, with flights.mu held.
+func (f *flight) awaited() {
+	if f.done == nil {
+		f.done = make(chan struct{})
+	}
+}
+
+// landed returns a flight that is over.
+func (f *flights) landed(out outcome) *flight {
+	fl := &flight{done: f.over, out: out}
+	if out.suspect.why != "" {
+		fl.suspected = fl.done
+	}
+	return fl
 }
 
 // doubted reports whether a reply looked forged so far.

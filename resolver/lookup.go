@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -14,22 +15,23 @@ import (
 // lookup is one question to one side: what the cache keys by, and what an
 // exchange needs.
 type lookup struct {
-	r        *Resolver
-	pol      *Policy
-	side     string // its name, for people
-	id       string // what the cache knows it by
-	to       Side
-	name     dnsname.FQDN
-	qtype    uint16
-	do, cd   bool
-	anew     bool // whatever the cache has
-	ahead    bool // nobody waits for it
-	options  []byte
-	question []byte
+	r       *Resolver
+	pol     *Policy
+	side    string // its name, for people
+	id      string // what the cache knows it by
+	to      Side
+	name    dnsname.FQDN
+	qtype   uint16
+	do, cd  bool
+	anew    bool // whatever the cache has
+	ahead   bool // nobody waits for it
+	options []byte
+
+	question, key []byte // set by identify
 }
 
 // stored reads a cache entry.
-func (l lookup) stored(e cache.Entry) outcome {
+func (l *lookup) stored(e cache.Entry) outcome {
 	out := outcome{kind: e.Kind.String(), aged: aged{age: e.Age, prefetched: e.Prefetched}}
 	switch e.Kind {
 	case cache.Failure:
@@ -50,23 +52,24 @@ func (l lookup) stored(e cache.Entry) outcome {
 }
 
 // exchange asks, judges the reply and keeps it.
-func (l lookup) exchange(ctx context.Context, key []byte, f *flight) outcome {
+func (l *lookup) exchange(ctx context.Context, f *flight) outcome {
 	begun := time.Now()
 	out := l.send(ctx, f)
 	out.took = time.Since(begun)
 	switch {
+	case out.err != nil && errors.Is(ctx.Err(), context.Canceled): // that says nothing of the side
 	case out.err != nil:
-		l.failed(key, out.err)
+		l.failed(out.err)
 	case out.suspect.why == "":
 		kind, life := out.msg.life(l.qtype)
 		life = min(life, kind.MaxLife())
 		out.lasts = life - life/prefetchPart
-		l.keep(key, kind, out.msg, life)
+		l.keep(kind, out.msg, life)
 	}
 	return out
 }
 
-func (l lookup) send(ctx context.Context, f *flight) outcome {
+func (l *lookup) send(ctx context.Context, f *flight) outcome {
 	msg := wire.AppendQuery(nil, l.question[:len(l.question)-4], l.qtype, l.do, l.cd, l.options)
 	msg[3] |= 0x20 // AD: we want to know whether it validated (RFC 6840 section 5.7)
 	q := upstream.Query{Msg: msg}

@@ -29,7 +29,7 @@ var errForged = errors.New("the answer looks forged, and there is no other")
 // odd reports whether a reply of the domestic side is worth waiting for a
 // better one: it looks forged, or is none that a true answer could not still
 // replace.
-func (l lookup) odd(server string, reply []byte) bool {
+func (l *lookup) odd(server string, reply []byte) bool {
 	m, err := parse(reply, l.name, l.qtype, l.do)
 	if err != nil || m.rcode != wire.NoError && m.rcode != wire.NXDomain || l.pol.bogus(m) {
 		return true
@@ -40,7 +40,7 @@ func (l lookup) odd(server string, reply []byte) bool {
 // suspicious reports what is odd about an answer of the domestic side. One
 // whose chain leads out of that side is odd where anybody could have sent it:
 // it is cut, but the chain itself moves the name into strange hands.
-func (l lookup) suspicious(m message, server string, reply []byte) doubt {
+func (l *lookup) suspicious(m message, server string, reply []byte) doubt {
 	addrs := m.addresses()
 	for _, f := range addrs {
 		switch {
@@ -175,7 +175,7 @@ func (r *Resolver) domestic(ctx context.Context, t *task) outcome {
 	if out.kind == cache.Doubt.String() {
 		// Whoever had a better answer has none now: the doubt is worth no more
 		// than an answer that looks forged.
-		again := t.take(ctx, r.ask(t, Domestic, t.q.Type, forDoubt), 0)
+		again := r.settle(ctx, t, Domestic, forDoubt)
 		if again.err == nil && again.suspect.why == "" {
 			t.side = Domestic
 			return again
@@ -201,8 +201,9 @@ func (r *Resolver) doubt(t *task, bad outcome) {
 	if bad.kind != "" || bad.suspect.why == "" {
 		return
 	}
-	l := lookup{id: t.sideID(Domestic), question: question(t.name, t.q.Type), do: t.q.Flags.DO, cd: t.q.Flags.CD}
-	r.cache.Put(l.key(), cache.Doubt, []byte(bad.suspect.why), cache.Doubt.MaxLife())
+	l := lookup{id: t.sideID(Domestic), name: t.name, qtype: t.q.Type, do: t.q.Flags.DO, cd: t.q.Flags.CD}
+	l.identify()
+	r.cache.Put(l.key, cache.Doubt, []byte(bad.suspect.why), cache.Doubt.MaxLife())
 }
 
 // servers remembers which servers of the domestic side answer with an OPT.

@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"context"
 	"errors"
 	"runtime/debug"
 	"time"
@@ -14,7 +15,7 @@ import (
 const maxPrefetch = 64
 
 // prefetch asks for what the cache has anew. Nobody waits for it.
-func (r *Resolver) prefetch(l lookup, key []byte) {
+func (r *Resolver) prefetch(l lookup) {
 	if !l.pol.Keep.Prefetch {
 		return
 	}
@@ -23,52 +24,49 @@ func (r *Resolver) prefetch(l lookup, key []byte) {
 		return
 	}
 	l.ahead = true
-	fly := r.fly(nil, l, key)
-	_, shared, room := r.flights.join(string(key), zoneOf(l.name), r.limits, func(f *flight) {
-		defer r.ahead.Add(-1)
-		fly(f)
-	})
+	f, shared, room := r.flights.join(l.key, zoneOf(l.name), l.side == Domestic, r.limits)
 	if shared || !room {
 		r.ahead.Add(-1)
 		return
 	}
 	r.count.prefetches.Add(1)
+	r.flights.start(func() {
+		defer r.ahead.Add(-1)
+		r.fly(r.flights.ends.Context(), f, nil, &l)
+	})
 }
 
-// fly returns what fills a flight with the outcome of l, at the cost of purse.
-func (r *Resolver) fly(purse *upstream.Purse, l lookup, key []byte) func(*flight) {
-	return func(f *flight) {
-		// The exchange outlives the query that began it: others may wait for
-		// it, and the cache wants the answer anyway.
-		ctx := upstream.WithPurse(r.flights.ends.Context(), purse)
-		defer func() {
-			// Nobody above this goroutine would turn it into a SERVFAIL.
-			if p := recover(); p != nil {
-				r.log.Error("resolver: panic in an exchange", "panic", p, "stack", string(debug.Stack()))
-				f.out = outcome{err: errPanic}
-			}
-		}()
-		if e, ok := r.cache.Peek(key); ok && !l.anew && !l.ahead {
-			f.out = l.stored(e) // an equal exchange ended between our look at the cache and this one
-			return
+// fly fills f with the outcome of l, at the cost of purse, and lands it.
+func (r *Resolver) fly(ctx context.Context, f *flight, purse *upstream.Purse, l *lookup) {
+	defer r.flights.land(f)
+	defer func() {
+		// Nobody above this goroutine would turn it into a SERVFAIL.
+		if p := recover(); p != nil {
+			r.log.Error("resolver: panic in an exchange", "panic", p, "stack", string(debug.Stack()))
+			f.out = outcome{err: errPanic}
 		}
-		f.out = l.exchange(ctx, key, f)
-		if p := (*upstream.PanicError)(nil); errors.As(f.out.err, &p) {
-			r.log.Error("resolver: panic in a server", "panic", p.Value, "stack", string(p.Stack))
-		}
+	}()
+	if e, ok := r.cache.Peek(l.key); ok && !l.anew && !l.ahead {
+		f.out = l.stored(e) // an equal exchange ended between our look at the cache and this one
+		return
+	}
+	f.out = l.exchange(upstream.WithPurse(ctx, purse), f)
+	if p := (*upstream.PanicError)(nil); errors.As(f.out.err, &p) {
+		r.log.Error("resolver: panic in a server", "panic", p.Value, "stack", string(p.Stack))
 	}
 }
 
-// key is what the cache keeps the answer to l under.
-func (l lookup) key() []byte {
-	return cache.AppendKey(make([]byte, 0, len(l.id)+len(l.question)+2), l.id, l.question, l.do, l.cd)
+// identify writes down what the cache keeps the answer to l under.
+func (l *lookup) identify() {
+	l.question = question(l.name, l.qtype)
+	l.key = cache.AppendKey(make([]byte, 0, len(l.id)+len(l.question)+2), l.id, l.question, l.do, l.cd)
 }
 
 // keep puts the answer into the cache.
-func (l lookup) keep(key []byte, kind cache.Kind, m message, life time.Duration) {
+func (l *lookup) keep(kind cache.Kind, m message, life time.Duration) {
 	put := l.r.cache.Put
 	if l.ahead {
 		put = l.r.cache.Prefetched
 	}
-	put(key, kind, m.stored(l.question, l.name), life)
+	put(l.key, kind, m.stored(l.question, l.name), life)
 }

@@ -11,12 +11,17 @@ import (
 )
 
 // Resolve answers q. The Decision is complete, also when it says SERVFAIL, and
-// comes within Limits.Total and the second that the kernel has for the marks.
+// comes within Limits.Total and the second that the kernel has for the marks, or
+// soon after ctx ends. Others may wait for what q asks: ctx should end early only
+// when everything does.
 // Every address in its answer is tied to its path in the kernel for longer than
 // the TTL it is given with, or the Decision says of it why that is not needed.
 func (r *Resolver) Resolve(ctx context.Context, q *Query) *Decision {
-	ctx, cancel := context.WithTimeout(ctx, r.limits.Total)
-	defer cancel()
+	if end, ok := ctx.Deadline(); !ok || time.Until(end) > r.limits.Total+markTime {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, r.limits.Total)
+		defer cancel()
+	}
 	t := r.begin(q)
 	defer r.end(t)
 	r.lookup(ctx, t) // policy: whom to ask, or a local answer; then cache, else upstream

@@ -231,6 +231,8 @@ func New(c Config) *Resolver {
 	}
 	r.slots.limits = r.limits
 	r.flights.ends = work.NewDeadlines(context.Background(), r.limits.Total)
+	r.flights.over = make(chan struct{})
+	close(r.flights.over)
 	if r.flights.start = c.Go; c.Go == nil {
 		r.flights.start = func(f func()) { go f() }
 	}

@@ -35,11 +35,11 @@ const kindStale = "stale"
 
 // stale returns the answer that the cache had, as it may be given when there is
 // no other. Which region a name is in is nothing to guess from old answers.
-func (l lookup) stale(key []byte) (outcome, bool) {
+func (l *lookup) stale() (outcome, bool) {
 	if l.pol.Keep.Stale <= 0 || l.anew || l.id == l.pol.judgeID {
 		return outcome{}, false
 	}
-	e, ok := l.r.cache.Stale(key, l.pol.Keep.Stale)
+	e, ok := l.r.cache.Stale(l.key, l.pol.Keep.Stale)
 	if !ok || e.Left > 0 {
 		return outcome{}, false
 	}
@@ -121,11 +121,11 @@ func (m message) bounded(k Keep) message {
 	return m
 }
 
-// failed remembers that key could not be had.
-func (l lookup) failed(key []byte, err error) {
+// failed remembers that the answer could not be had.
+func (l *lookup) failed(err error) {
 	life := failureLife
-	if _, ok := l.stale(key); ok {
+	if _, ok := l.stale(); ok {
 		life = staleFailureLife
 	}
-	l.r.cache.Put(key, cache.Failure, failureOf(err).append(nil), life)
+	l.r.cache.Put(l.key, cache.Failure, failureOf(err).append(nil), life)
 }

@@ -61,6 +61,7 @@ func (t *task) note(format string, a ...any) { t.Notes = append(t.Notes, fmt.Spr
 // asking is a question to one side, on its way.
 type asking struct {
 	*flight
+	lookup
 	visit Visit
 }
 
@@ -76,22 +77,44 @@ const (
 )
 
 // ask starts asking side about t.name, unless the cache knows.
-func (r *Resolver) ask(t *task, name string, qtype uint16, why purpose) *asking {
-	side, ok := t.pol.Sides[name]
-	a := &asking{visit: Visit{Side: name, Path: side.Path, Why: string(why)}}
-	if !ok || side.Exchanger == nil {
-		a.flight = landed(outcome{err: fmt.Errorf("there is no side %s", name)})
-		return a
+func (r *Resolver) ask(t *task, side string, qtype uint16, why purpose) *asking {
+	a := r.asking(t, side, qtype, why)
+	if !r.remembered(a) {
+		r.depart(t, a, r.join(t, a))
 	}
+	return a
+}
+
+// settle asks side about t.name and waits for its answer for as long as ctx
+// lasts. The first exchange of a query, unless somebody makes it already or
+// there is a stale answer for who cannot wait, is made here and ends with ctx;
+// later ones have too little left of that for others who may join them.
+func (r *Resolver) settle(ctx context.Context, t *task, side string, why purpose) outcome {
+	a := r.asking(t, side, t.q.Type, why)
+	if first := t.asks == 0; !r.remembered(a) {
+		begun := r.join(t, a)
+		if _, stale := a.stale(); begun && first && !stale {
+			r.fly(ctx, a.flight, t.purse, &a.lookup)
+		} else {
+			r.depart(t, a, begun)
+		}
+	}
+	return t.take(ctx, a, 0)
+}
+
+// asking returns the question to side about t.name, which nobody asks yet.
+func (r *Resolver) asking(t *task, name string, qtype uint16, why purpose) *asking {
+	side := t.pol.Sides[name]
 	t.personal = t.personal || side.Subnet.Client
 	subnet := side.Subnet.of(t.q.Client)
-	l := lookup{
-		r: r, pol: t.pol, side: name, id: t.sideID(name), to: side,
-		name: t.name, qtype: qtype, do: t.q.Flags.DO, cd: t.q.Flags.CD, anew: why == forDoubt,
-		options: subnet.option(),
+	return &asking{
+		lookup: lookup{
+			r: r, pol: t.pol, side: name, id: t.sideID(name), to: side,
+			name: t.name, qtype: qtype, do: t.q.Flags.DO, cd: t.q.Flags.CD, anew: why == forDoubt,
+			options: subnet.option(),
+		},
+		visit: Visit{Side: name, Path: side.Path, Why: string(why)},
 	}
-	r.launch(t, a, l)
-	return a
 }
 
 // sideID is what the cache knows a side by, for the client of t.
@@ -104,63 +127,90 @@ func (t *task) sideID(name string) string {
 func (r *Resolver) judge(t *task) *asking {
 	auto := t.pol.Auto
 	side := Side{Exchanger: auto.Judge, Path: t.pol.Sides[Foreign].Path, Trusted: true}
-	a := &asking{visit: Visit{Side: Foreign, Path: side.Path, Why: string(forJudging)}}
-	l := lookup{
-		r: r, pol: t.pol, side: Foreign, id: t.pol.judgeID, to: side, name: t.name, qtype: wire.TypeA,
-		options: wire.AppendECS(nil, auto.Home),
+	a := &asking{
+		lookup: lookup{
+			r: r, pol: t.pol, side: Foreign, id: t.pol.judgeID, to: side, name: t.name, qtype: wire.TypeA,
+			options: wire.AppendECS(nil, auto.Home),
+		},
+		visit: Visit{Side: Foreign, Path: side.Path, Why: string(forJudging)},
 	}
-	r.launch(t, a, l)
+	if !r.remembered(a) {
+		r.depart(t, a, r.join(t, a))
+	}
 	return a
 }
 
-// launch answers a from the cache, or joins or begins the exchange.
-func (r *Resolver) launch(t *task, a *asking, l lookup) {
-	l.question = question(l.name, l.qtype)
-	key := l.key()
-	if e, ok := r.cache.Get(key); ok && !l.anew {
-		if known := l.stored(e); known.err == nil || e.Kind == cache.Failure {
-			if old, ok := l.stale(key); ok && known.err != nil {
-				known = instead(old, known.err)
-			}
-			if e.Refresh {
-				r.prefetch(l, key)
-			}
-			a.flight = landed(known)
-			a.visit.Cached = known.kind
-			return
-		}
+// depart makes the exchange of a, if it was begun for a, in a goroutine of its
+// own: it outlives its query, since others may wait for it, and the cache wants
+// the answer anyway.
+func (r *Resolver) depart(t *task, a *asking, begun bool) {
+	if f, purse := a.flight, t.purse; begun {
+		r.flights.await(f)
+		r.flights.start(func() { r.fly(r.flights.ends.Context(), f, purse, &a.lookup) })
 	}
-	a.flight = r.fetch(t, a, l, key)
-	if old, ok := l.stale(key); ok {
+	if old, ok := a.stale(); ok {
 		a.flight = t.orStale(a.flight, old)
 	}
 }
 
-// fetch joins or begins the exchange of l.
-func (r *Resolver) fetch(t *task, a *asking, l lookup, key []byte) *flight {
+// remembered answers a out of the cache, and reports whether it did.
+func (r *Resolver) remembered(a *asking) bool {
+	if a.to.Exchanger == nil {
+		a.flight = r.flights.landed(outcome{err: fmt.Errorf("there is no side %s", a.side)})
+		return true
+	}
+	a.identify()
+	e, ok := r.cache.Get(a.key)
+	if !ok || a.anew {
+		return false
+	}
+	known := a.stored(e)
+	if known.err != nil && e.Kind != cache.Failure {
+		return false
+	}
+	if known.err != nil {
+		if old, ok := a.stale(); ok {
+			known = instead(old, known.err)
+		}
+	}
+	if e.Refresh {
+		r.prefetch(a.lookup)
+	}
+	a.flight = r.flights.landed(known)
+	a.visit.Cached = known.kind
+	return true
+}
+
+// join joins the exchange of a, or reports that there is none yet and that it is
+// the caller's to make.
+func (r *Resolver) join(t *task, a *asking) (begun bool) {
 	switch {
 	case t.asks >= maxAsks:
-		return landed(outcome{err: errTooMany})
+		a.flight = r.flights.landed(outcome{err: errTooMany})
+		return false
 	case !t.seated && !r.slots.take(t.q.Client):
 		r.count.overloaded.Add(1)
-		return landed(outcome{err: errOverload})
+		a.flight = r.flights.landed(outcome{err: errOverload})
+		return false
 	}
 	t.seated = true
 	t.asks++
 	// An exchange lives on when its query has ended, so that exchanges need a
 	// limit of their own.
-	f, shared, room := r.flights.join(string(key), zoneOf(l.name), r.limits, r.fly(t.purse, l, key))
+	f, shared, room := r.flights.join(a.key, zoneOf(a.name), a.side == Domestic, r.limits)
 	if !room {
 		r.count.overloaded.Add(1)
-		return landed(outcome{err: errOverload})
+		a.flight = r.flights.landed(outcome{err: errOverload})
+		return false
 	}
+	a.flight = f
 	if a.visit.Shared = shared; shared {
 		r.count.shared.Add(1)
 	}
-	if l.side == Domestic && t.rule.Action == policy.AskAuto {
-		r.count.auto.exposed.add(l.name)
+	if a.side == Domestic && t.rule.Action == policy.AskAuto {
+		r.count.auto.exposed.add(a.name)
 	}
-	return f
+	return !shared
 }
 
 // take waits for the outcome of a, at most until ctx ends or for patience, and

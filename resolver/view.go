@@ -11,9 +11,9 @@ import (
 // answers.
 func (r *Resolver) only(ctx context.Context, t *task) outcome {
 	t.side = t.view.Side
-	out := t.take(ctx, r.ask(t, t.side, t.q.Type, forAnswer), 0)
+	out := r.settle(ctx, t, t.side, forAnswer)
 	if out.kind == cache.Doubt.String() {
-		out = t.take(ctx, r.ask(t, t.side, t.q.Type, forDoubt), 0)
+		out = r.settle(ctx, t, t.side, forDoubt)
 	}
 	if out.err == nil && out.suspect.never {
 		out.err = fmt.Errorf("%w (%s)", errForged, out.suspect.why)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -254,6 +255,9 @@ func (x *exchange) send(ctx context.Context, msg []byte) error {
 		x.resend = time.Time{}
 		return errSpent
 	}
+	// Whoever is about to send does so right after us: packets that come
+	// together wake the other side once, which costs more than to send one.
+	runtime.Gosched()
 	_, err := x.conn.Write(msg)
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		// The kernel reports an ICMP error that came before; this packet was
