@@ -1,7 +1,9 @@
 package daemon
 
 import (
+	"compress/gzip"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -28,6 +30,15 @@ func compileText(t *testing.T, text string, files map[string]string) (*Parts, er
 		t.Fatal(err)
 	}
 	return Compile(c)
+}
+
+// gzipped is text as gzip.
+func gzipped(text string) string {
+	var b strings.Builder
+	w := gzip.NewWriter(&b)
+	_, _ = io.WriteString(w, text)
+	_ = w.Close()
+	return b.String()
 }
 
 func TestEveryFormatOfTheFileIsRead(t *testing.T) {
@@ -60,7 +71,7 @@ file = "DIR/iran"
 [geo]
 sources = ["list:iran"]
 `, map[string]string{
-		"blocked": "127.0.0.1 localhost\n0.0.0.0 ads.example.com\n",
+		"blocked": gzipped("127.0.0.1 localhost\n0.0.0.0 ads.example.com\n"),
 		"cn":      "server=/example.com/1.2.3.4\nserver=/www.example.com/#\n",
 		"iran":    "2|ripencc|20260214|2|19830613|20260213|+1000\nripencc|IR|ipv4|2.144.0.0|262144|20100101|allocated\nripencc|FR|ipv4|2.0.0.0|1048576|20100101|allocated\n",
 	})
@@ -69,9 +80,9 @@ sources = ["list:iran"]
 	}
 	got := ""
 	for _, l := range p.Lists {
-		got += fmt.Sprintln(l.Name, l.Kind, l.Format, l.Entries, l.Exceptions, l.Dropped)
+		got += fmt.Sprintln(l.Name, l.Kind, l.Format+l.Packing, l.Entries, l.Exceptions, l.Dropped)
 	}
-	const want = "blocked names hosts 1 0 1\ncn names dnsmasq 2 1 0\niran prefixes apnic 1 0 0\n"
+	const want = "blocked names hostsgzip 1 0 1\ncn names dnsmasq 2 1 0\niran prefixes apnic 1 0 0\n"
 	if got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
 	}

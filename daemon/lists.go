@@ -90,26 +90,31 @@ func openRegular(path string) (*os.File, error) {
 
 // source is a list that was opened, from its start.
 type source struct {
-	format list.Format
-	r      io.Reader
-	close  func()
+	format  list.Format
+	packing list.Packing
+	r       io.Reader
+	close   func()
 }
 
-// open opens the file of a list, and finds out how it is written.
-func (l *lists) open(x configs.List) (source, error) {
+// open opens the file of a list, of which at most so many octets are read, and
+// finds out how it is written.
+func (l *lists) open(x configs.List, most int64) (source, error) {
 	f, err := openRegular(x.File)
 	if err != nil {
 		return source{}, err
 	}
-	format, r, err := list.Detect(f)
+	src := source{close: func() { f.Close() }}
+	if src.r, src.packing, err = list.Unpack(f, most); err == nil {
+		src.format, src.r, err = list.Detect(src.r)
+	}
 	if x.Format != configs.ListAuto {
-		format = list.Format(x.Format)
+		src.format = list.Format(x.Format)
 	}
 	if err != nil {
 		f.Close()
 		return source{}, err
 	}
-	return source{format, r, func() { f.Close() }}, nil
+	return src, nil
 }
 
 // lines yields what is in a list, if it is of the wanted kind. An error has the
@@ -117,16 +122,16 @@ func (l *lists) open(x configs.List) (source, error) {
 func (l *lists) lines(name string, want list.Kind) iter.Seq2[list.Line, error] {
 	return func(yield func(list.Line, error) bool) {
 		x := l.find(name)
-		src := source{list.FormatDomains, geo.OpenCNDomains(), func() {}}
+		src := source{format: list.FormatDomains, r: geo.OpenCNDomains(), close: func() {}}
 		if x.File != "" {
 			var err error
-			if src, err = l.open(x); err != nil {
+			if src, err = l.open(x, list.MaxSize); err != nil {
 				yield(list.Line{}, at(x, err))
 				return
 			}
 		}
 		defer src.close()
-		l.loaded(name, src.format)
+		l.loaded(name, src)
 		if src.format.Kind() != want {
 			yield(list.Line{}, at(x, fmt.Errorf("it holds %s, and is used where a list of %s belongs", formatText(src.format), want)))
 			return
@@ -188,11 +193,12 @@ func (l *lists) names(name string, failed *error) iter.Seq[policy.Entry] {
 }
 
 // loaded writes into a list's status that it was read.
-func (l *lists) loaded(name string, format list.Format) {
+func (l *lists) loaded(name string, src source) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.status[name]
-	s.Format, s.Kind, s.Loaded = string(format), string(format.Kind()), time.Now()
+	s.Format, s.Packing, s.Kind = string(src.format), string(src.packing), string(src.format.Kind())
+	s.Loaded = time.Now()
 }
 
 // tallied writes what was counted into a list's status.
@@ -269,12 +275,12 @@ func (l *lists) addSource(b *geo.Builder, name string) error {
 		return b.AddEmbedded()
 	}
 	x := l.find(name)
-	src, err := l.open(x)
+	src, err := l.open(x, geo.MaxMMDB)
 	if err != nil {
 		return at(x, err)
 	}
 	defer src.close()
-	l.loaded(name, src.format)
+	l.loaded(name, src)
 	options := l.options(x)
 	country := x.Region
 	if src.format == list.FormatAPNIC {

@@ -50,7 +50,7 @@ func Check(o Options) (Report, error) {
 	for _, l := range p.allLists() {
 		text := fmt.Sprintf("list %s: %d entries of %s from %s", l.Name, l.Entries, l.Kind, l.Source)
 		if l.Format != "" {
-			text += " (" + l.Format + ")"
+			text += " (" + strings.Trim(l.Format+", "+l.Packing, ", ") + ")"
 		}
 		if l.Exceptions > 0 {
 			text += fmt.Sprintf(", %d of them exceptions", l.Exceptions)

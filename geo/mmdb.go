@@ -12,9 +12,9 @@ import (
 	"github.com/oschwald/maxminddb-golang/v2"
 )
 
-// maxMMDB is the largest database that is read. GeoLite2-City, the largest
-// that anybody uses for this, has 60 MB.
-const maxMMDB = 128 << 20
+// MaxMMDB is the largest database that is read, in octets. GeoLite2-City, the
+// largest that anybody uses for this, has 60 MB.
+const MaxMMDB = 128 << 20
 
 // AddMMDB adds what a MaxMind database says about countries. Records may be
 // those of the GeoIP2 and GeoLite2 country and city databases (country,
@@ -33,12 +33,12 @@ func (b *Builder) AddMMDB(name string, r io.Reader) (networks int, err error) {
 }
 
 func (b *Builder) addMMDB(name string, r io.Reader) (networks int, err error) {
-	data, err := io.ReadAll(io.LimitReader(r, maxMMDB+1))
+	data, err := io.ReadAll(io.LimitReader(r, MaxMMDB+1))
 	if err != nil {
 		return 0, err
 	}
-	if len(data) > maxMMDB {
-		return 0, fmt.Errorf("larger than %d MiB", maxMMDB>>20)
+	if len(data) > MaxMMDB {
+		return 0, fmt.Errorf("larger than %d MiB", MaxMMDB>>20)
 	}
 	db, err := openCountries(data)
 	if err != nil {

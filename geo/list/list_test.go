@@ -153,7 +153,7 @@ func TestRefusedFiles(t *testing.T) {
 		"JSON":            {"{\"message\": \"rate limit exceeded\"}\n", "1 of 1 lines are bad"},
 		"NUL":             {"a.com\nb\x00.com\n", "line 2: has a NUL"},
 		"UTF-16":          {"\xff\xfea\x00.\x00", "line 1: "},
-		"gzip":            {"\x1f\x8b\x08rest", "line 1: is compressed with gzip"},
+		"gzip":            {"\x1f\x8b\x08rest", "line 1: is compressed with gzip, twice"},
 		"too many bad":    {strings.Repeat("a.com\n", 97) + "b c\n\nd e\n%\n", "3 of 100 lines are bad, at least 98 % have to be good; the first: line 98: \"b c\""},
 		"a long line":     {"a.com\n" + strings.Repeat("x", 1<<20), "line 2: is longer than 64 KiB"},
 		"all one comment": {"#" + strings.Repeat("x", 1<<20), "line 1: is longer than 64 KiB"},

@@ -12,9 +12,9 @@ import (
 // The largest file and line that are read. No known list comes near them; what
 // does is not a list.
 const (
-	maxFile  = 32 << 20
-	maxLine  = 64 << 10
+	MaxSize  = 32 << 20 // octets, unpacked
 	MaxLines = 2_000_000
+	maxLine  = 64 << 10
 )
 
 // minValid is how many of 100 lines have to be valid: a file with more bad
@@ -22,10 +22,9 @@ const (
 const minValid = 98
 
 var (
-	bom      = []byte("\xef\xbb\xbf")
-	utf16LE  = []byte("\xff\xfe")
-	utf16BE  = []byte("\xfe\xff")
-	gzipHead = []byte("\x1f\x8b")
+	bom     = []byte("\xef\xbb\xbf")
+	utf16LE = []byte("\xff\xfe")
+	utf16BE = []byte("\xfe\xff")
 )
 
 // A parse reads the rule of one line, which is neither empty nor a comment,
@@ -36,7 +35,7 @@ type parse func(rule []byte, emit func(Line) bool) (reason string)
 func scan(r io.Reader, p parse) iter.Seq2[Line, error] {
 	return func(yield func(Line, error) bool) {
 		var (
-			in         = bufio.NewReaderSize(io.LimitReader(r, maxFile+1), maxLine)
+			in         = bufio.NewReaderSize(io.LimitReader(r, MaxSize+1), maxLine)
 			number     int
 			size       int
 			valid, bad int
@@ -96,8 +95,8 @@ func scan(r io.Reader, p parse) iter.Seq2[Line, error] {
 // refuse returns why the file cannot be a list, as line n of it shows, or nil.
 func refuse(raw []byte, n, size int, first bool) error {
 	switch {
-	case size > maxFile:
-		return &FileError{Number: n, Reason: fmt.Sprintf("the file is larger than %d MiB", maxFile>>20)}
+	case size > MaxSize:
+		return &FileError{Number: n, Reason: fmt.Sprintf("the file is larger than %d MiB", MaxSize>>20)}
 	case n > MaxLines:
 		return &FileError{Number: n, Reason: fmt.Sprintf("the file has more than %d lines", MaxLines)}
 	case bytes.IndexByte(raw, 0) >= 0:
@@ -117,8 +116,8 @@ func notText(b []byte, n int) string {
 	switch rule := trim(b, n); {
 	case n == 1 && (bytes.HasPrefix(b, utf16LE) || bytes.HasPrefix(b, utf16BE)):
 		return "is UTF-16: save it as UTF-8"
-	case n == 1 && bytes.HasPrefix(b, gzipHead):
-		return "is compressed with gzip: unpack it first"
+	case n == 1 && packingOf(b) != NotPacked:
+		return "is compressed with " + string(packingOf(b)) + ", twice"
 	case bytes.HasPrefix(rule, []byte("<")):
 		return "is an HTML page, not a list"
 	}
@@ -128,6 +127,9 @@ func notText(b []byte, n int) string {
 func readError(n int, err error) error {
 	if errors.Is(err, bufio.ErrBufferFull) {
 		return &FileError{Number: n, Reason: fmt.Sprintf("is longer than %d KiB: not a list", maxLine>>10)}
+	}
+	if _, ok := errors.AsType[*FileError](err); ok {
+		return err
 	}
 	return fmt.Errorf("reading line %d: %w", n, err)
 }

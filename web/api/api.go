@@ -118,7 +118,8 @@ type List struct {
 	Name         string    `json:"name"`
 	Source       string    `json:"source"` // its file, or "embedded"
 	Kind         string    `json:"kind"`
-	Format       string    `json:"format,omitempty"` // how its file is written
+	Format       string    `json:"format,omitempty"`  // how its file is written
+	Packing      string    `json:"packing,omitempty"` // how its file is compressed
 	Entries      int       `json:"entries"`
 	Exceptions   int       `json:"exceptions,omitempty"`    // of the entries, those that say what is not in the list
 	Dropped      int       `json:"dropped"`                 // lines passed over
