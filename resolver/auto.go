@@ -40,6 +40,7 @@ func (r *Resolver) auto(ctx context.Context, t *task) outcome {
 		t.side = Foreign
 		return r.settle(ctx, t, Foreign, forAnswer)
 	}
+	r.relies(t)
 	if v, due, ok := r.learned.Use(t.name); ok {
 		story.Region, story.Why, story.Learned, story.Age, story.Pinned = v.Region.String(), v.Why, true, v.Age, v.Pinned
 		if due {
@@ -83,7 +84,7 @@ func (r *Resolver) known(ctx context.Context, t *task, v Verdict) outcome {
 func (r *Resolver) contradict(t *task, why string) {
 	r.count.auto.contradicted.Add(1)
 	if r.learned.contradict(t.name) {
-		r.sealed.Generation().Advance() // what was decided by it goes this way again
+		r.sealed.Turned(string(t.name)) // what was decided by it goes this way again
 		t.note("forgot the verdict for %s: %s", t.name, why)
 	} else {
 		t.note("%s stays pinned, although %s", t.name, why)
@@ -93,8 +94,15 @@ func (r *Resolver) contradict(t *task, why string) {
 // learn remembers that t.name is in region.
 func (r *Resolver) learn(t *task, region geo.Region, why string) {
 	if r.learned.Learn(t.name, region, why) {
-		r.sealed.Generation().Advance()
+		r.sealed.Turned(string(t.name))
 	}
+}
+
+// relies notes that the answer holds for as long as what is known about t.name.
+func (r *Resolver) relies(t *task) {
+	l, state := r.sealed.Learned(string(t.name))
+	t.learned = append(t.learned, l)
+	t.generation += state
 }
 
 // unknown asks the foreign side, and which region the name is in; a name at

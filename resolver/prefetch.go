@@ -62,6 +62,15 @@ func (l *lookup) identify() {
 	l.key = cache.AppendKey(make([]byte, 0, len(l.id)+len(l.question)+2), l.id, l.question, l.do, l.cd)
 }
 
+// flown is what equal exchanges share. One past the cache shares none that may
+// end with what the cache has.
+func (l *lookup) flown() []byte {
+	if l.anew {
+		return append(l.key[:len(l.key):len(l.key)], '!') // no key: those end with the type
+	}
+	return l.key
+}
+
 // keep puts the answer into the cache.
 func (l *lookup) keep(kind cache.Kind, m message, life time.Duration) {
 	put := l.r.cache.Put

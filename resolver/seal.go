@@ -33,7 +33,7 @@ func (r *Resolver) seal(t *task) {
 	if until := t.Marked.Until; !until.IsZero() {
 		life = min(life, time.Until(until)-routing.MarkGrace)
 	}
-	s := cache.Seal{View: cache.View(t.view.ID), DO: t.q.Flags.DO, CD: t.q.Flags.CD, Msg: msg, Life: life, Generation: t.generation}
+	s := cache.Seal{View: cache.View(t.view.ID), DO: t.q.Flags.DO, CD: t.q.Flags.CD, Msg: msg, Life: life, Generation: t.generation, Learned: t.learned}
 	if r.sealed.Put(s) {
 		t.Sealed = life
 	}

@@ -33,9 +33,10 @@ type task struct {
 
 // sealing is for how long the answer may be given again.
 type sealing struct {
-	lasts      time.Duration // without looking again
-	generation uint64        // of all that the answer depends on
-	personal   bool          // another client may get another answer
+	lasts      time.Duration   // without looking again
+	generation uint64          // of all that the answer depends on
+	learned    []cache.Learned // of the names that auto decided
+	personal   bool            // another client may get another answer
 }
 
 // governed is what the rules say of the chain so far.
@@ -197,7 +198,7 @@ func (r *Resolver) join(t *task, a *asking) (begun bool) {
 	t.asks++
 	// An exchange lives on when its query has ended, so that exchanges need a
 	// limit of their own.
-	f, shared, room := r.flights.join(a.key, zoneOf(a.name), a.side == Domestic, r.limits)
+	f, shared, room := r.flights.join(a.flown(), zoneOf(a.name), a.side == Domestic, r.limits)
 	if !room {
 		r.count.overloaded.Add(1)
 		a.flight = r.flights.landed(outcome{err: errOverload})

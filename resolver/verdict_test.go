@@ -89,6 +89,56 @@ func TestContradictedPinsKeepTheFastLane(t *testing.T) {
 	}
 }
 
+// One name whose verdict turns with each answer does not empty the fast lane:
+// only what was decided by it is resolved again.
+func TestATurningVerdictUnsealsItsOwnNameAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		home := false
+		answer := func(_ context.Context, q upstream.Query) (upstream.Reply, error) {
+			m := new(dns.Msg)
+			if err := m.Unpack(q.Msg); err != nil {
+				return upstream.Reply{}, err
+			}
+			switch name := m.Question[0].Name; {
+			case name == "turns.org." && home:
+				return replied(q, 0, name+" 10 IN A 39.156.1.1")
+			case name == "turns.org.":
+				return replied(q, 0, name+" 10 IN A 93.184.216.34")
+			default:
+				return replied(q, 0, name+" 3600 IN A 93.184.216.35")
+			}
+		}
+		p := autoPolicy(resolver.ForeignFirst, serverOf("domestic", answer), serverOf("foreign", answer))
+		sealed := cache.NewSealed(0, &cache.Generation{})
+		r := resolver.New(resolver.Config{
+			Policy: p, Cache: cache.New(0), Sealed: sealed, Learned: resolver.NewLearned(1 << 20), Paths: resolver.Paths{Marker: &resolvertest.Marker{}},
+		})
+		ask := func(name dnsname.FQDN) *resolver.Query { return resolver.Ask(name, dns.TypeA, netip.Addr{}) }
+		r.Resolve(t.Context(), ask("other.org."))
+		r.Resolve(t.Context(), ask("turns.org."))
+		turns := r.Counters().Auto.Contradicted
+		for round := range 6 {
+			if !r.Sealed(ask("turns.org.")) || !r.Sealed(ask("other.org.")) {
+				t.Fatalf("round %d: not sealed", round)
+			}
+			home = !home
+			time.Sleep(11 * time.Second)
+			r.Resolve(t.Context(), ask("turns.org.")) // contradicts the verdict
+			if r.Sealed(ask("turns.org.")) {
+				t.Errorf("round %d: the name is sealed by a verdict that is no more", round)
+			}
+			if !r.Sealed(ask("other.org.")) {
+				t.Fatalf("round %d: the other name is unsealed", round)
+			}
+			time.Sleep(11 * time.Second)
+			r.Resolve(t.Context(), ask("turns.org."))
+		}
+		if n := r.Counters().Auto.Contradicted - turns; n < 6 {
+			t.Errorf("the verdict turned %d times", n)
+		}
+	})
+}
+
 // Whoever sealed by a verdict has to hear when it turns.
 func TestLearnTellsAVerdictThatTurned(t *testing.T) {
 	l := resolver.NewLearned(1 << 20)

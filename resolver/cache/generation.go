@@ -3,7 +3,8 @@ package cache
 import "sync/atomic"
 
 // Generation numbers the states of everything that an answer was decided and
-// marked by: policy, verdicts, paths, and the sets in the kernel. Whoever
+// marked by: policy, paths, the sets in the kernel, and verdicts that a person
+// changed (for those that answers turn, see Sealed.Turned). Whoever
 // changes one of them advances it, after the change: then nothing that was
 // sealed before is given any more. It is safe for concurrent use, and starts
 // with its zero value.

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"hash/maphash"
+	"sync/atomic"
 	"time"
 
 	"smartdns/resolver/wire"
@@ -15,20 +16,31 @@ type Seal struct {
 	// Msg is the packed answer, uncut, with AD set where it validated, the name
 	// asked for in lower case, and at its end the OPT of an answer to a client
 	// that sent one.
-	Msg        []byte
-	Life       time.Duration // from now
-	Generation uint64        // read before the answer was decided
+	Msg  []byte
+	Life time.Duration // from now
+	// Generation was read before the answer was decided, with the states of
+	// Learned added to it.
+	Generation uint64
+	Learned    []Learned // what the answer was decided by
 }
+
+// Learned stands for what is known about a name, which may turn at any time.
+type Learned uint16
+
+// learnedStates is how many states of names are told apart: where one turns, a
+// thousandth of what was decided by others has to be looked at again.
+const learnedStates = 1024
 
 // Sealed keeps the answers of the fast lane. An entry needs nothing beside
 // itself: the wire question, the packed answer, where its TTLs are, when it was
 // sealed and until when it holds. It is safe for concurrent use. Entries lie in
 // large chunks without pointers, under a hard cap of bytes.
 type Sealed struct {
-	gen   *Generation
-	seed  maphash.Seed
-	start time.Time
-	shard [sealedShards]sealedShard
+	gen     *Generation
+	learned [learnedStates]atomic.Uint32 // how often each turned
+	seed    maphash.Seed
+	start   time.Time
+	shard   [sealedShards]sealedShard
 }
 
 const (
@@ -52,15 +64,39 @@ func NewSealed(capacity int, gen *Generation) *Sealed {
 // Generation returns what Seal and Answer compare seals with.
 func (s *Sealed) Generation() *Generation { return s.gen }
 
+// Learned returns what stands for the knowledge of a name, and its present state:
+// for a Seal, read before the knowledge is used.
+func (s *Sealed) Learned(name string) (l Learned, state uint64) {
+	l = Learned(maphash.String(s.seed, name) % learnedStates)
+	return l, uint64(s.learned[l].Load())
+}
+
+// Turned says that what was known about a name is no more, after that: then
+// nothing that was sealed by it is given any more. All else stays sealed.
+func (s *Sealed) Turned(name string) {
+	l, _ := s.Learned(name)
+	s.learned[l].Add(1)
+}
+
+// state returns the number of the present state of everything that an answer
+// depends on. Its parts only grow: where it is the same, nothing changed.
+func (s *Sealed) state(learned learnedBy) uint64 {
+	sum := s.gen.Now()
+	for i := range learned.len() {
+		sum += uint64(s.learned[learned.at(i)].Load())
+	}
+	return sum
+}
+
 // Now returns the time for Answer, by the monotonic clock.
 func (s *Sealed) Now() time.Duration { return time.Since(s.start) }
 
 // Put seals an answer in place of the one before, and reports whether it did:
-// not without a life, of a second at least, not what is larger than MaxSealed,
-// and not when the generation has passed.
+// not without a life, of a second at least, not what is larger than MaxSealed or
+// was decided by more than 255 names, and not when the generation has passed.
 func (s *Sealed) Put(a Seal) bool {
 	question := wire.Question(a.Msg)
-	if question == nil || len(a.Msg) > MaxSealed || a.Life < time.Second || a.Generation != s.gen.Now() {
+	if question == nil || len(a.Msg) > MaxSealed || a.Life < time.Second || len(a.Learned) > maxLearned || a.Generation != s.state(learnedOf(a.Learned)) {
 		return false
 	}
 	var room [maxQuestion]byte
@@ -122,7 +158,7 @@ func (s *Sealed) Holds(question []byte, view View, do, cd bool) bool {
 
 // valid reports whether an entry may be given at now.
 func (s *Sealed) valid(e sealedEntry, now time.Duration) bool {
-	return e.until() > now && e.generation() == s.gen.Now()
+	return e.until() > now && e.generation() == s.state(e.learned())
 }
 
 // Resize makes capacity the cap. What is over it goes.

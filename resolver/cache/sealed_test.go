@@ -189,6 +189,58 @@ func TestNothingSealedOutlivesItsGeneration(t *testing.T) {
 	}
 }
 
+// What is learned about a name unseals what was decided by it, and next to
+// nothing else.
+func TestSealedOutlivesWhatIsLearnedOfOthers(t *testing.T) {
+	s := newSealed(0)
+	put := func(name string, decided ...string) bool {
+		a := cache.Seal{Msg: sealed(t, name, 300), Life: time.Hour, Generation: s.Generation().Now()}
+		for _, d := range decided {
+			l, state := s.Learned(d)
+			a.Learned = append(a.Learned, l)
+			a.Generation += state
+		}
+		return s.Put(a)
+	}
+	given := func(name string) bool {
+		reply, ok := s.Answer(nil, asked{name: name, rd: true}.query(t), 0, wire.MaxUDP, s.Now())
+		return ok && unpack(t, reply).Answer[1].Header().Ttl == 300
+	}
+	const others = 500
+	for i := range others {
+		name := fmt.Sprintf("n%d.example.com.", i)
+		put(name, name)
+	}
+	for range 3 {
+		if !put("flip.example.com.", "flip.example.com.") || !put("www.example.com.", "www.example.com.", "flip.example.com.") || !put("listed.example.com.") {
+			t.Fatal("not sealed")
+		}
+		for _, name := range []string{"flip.example.com.", "www.example.com.", "listed.example.com."} {
+			if !given(name) {
+				t.Errorf("%s is not given", name)
+			}
+		}
+		s.Turned("flip.example.com.")
+		if given("flip.example.com.") || given("www.example.com.") || !given("listed.example.com.") {
+			t.Error("what was decided by the name is given, or what was not is gone")
+		}
+	}
+	kept := 0
+	for i := range others {
+		if given(fmt.Sprintf("n%d.example.com.", i)) {
+			kept++
+		}
+	}
+	if kept < others*9/10 {
+		t.Errorf("%d of %d answers that have nothing to do with the name are left", kept, others)
+	}
+	old, state := s.Learned("late.example.com.")
+	s.Turned("late.example.com.")
+	if s.Put(cache.Seal{Msg: sealed(t, "late.example.com.", 300), Life: time.Hour, Generation: s.Generation().Now() + state, Learned: []cache.Learned{old}}) {
+		t.Error("sealed by what was known before")
+	}
+}
+
 func TestSealedKeepsItsCapAndWhatIsAskedFor(t *testing.T) {
 	const capacity = 2 << 20
 	s := newSealed(capacity)

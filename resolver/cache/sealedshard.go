@@ -116,14 +116,30 @@ func (sh *sealedShard) evict(now time.Duration) {
 //	16 sealed        8  since the start of the table, nanoseconds
 //	24 until         8
 //	32 generation    8
-//	40 offsets of the TTLs in the message, then the message
+//	40 learned       1  how many of them
+//	41 learned, 2 octets each, offsets of the TTLs in the message, the message
 type sealedEntry []byte
 
 const (
-	sealedHeader   = 40
-	maxSealedEntry = sealedHeader + 2*wire.MaxRecords + MaxSealed
+	sealedHeader   = 41
+	maxLearned     = 255
+	maxSealedEntry = sealedHeader + 2*maxLearned + 2*wire.MaxRecords + MaxSealed
 	atHot          = 15
 )
+
+// learnedBy is Learned as it lies in an entry.
+type learnedBy []byte
+
+func (l learnedBy) len() int         { return len(l) / 2 }
+func (l learnedBy) at(i int) Learned { return Learned(le.Uint16(l[2*i:])) }
+
+func learnedOf(all []Learned) learnedBy {
+	var l learnedBy
+	for _, x := range all {
+		l = le.AppendUint16(l, uint16(x))
+	}
+	return l
+}
 
 var le = binary.LittleEndian
 
@@ -137,8 +153,11 @@ func appendSealed(b []byte, tag uint32, key sealedKey, a Seal, now time.Duration
 	b = le.AppendUint64(b, uint64(now))
 	b = le.AppendUint64(b, uint64(now+a.Life))
 	b = le.AppendUint64(b, a.Generation)
+	b = append(b, byte(len(a.Learned)))
+	b = append(b, learnedOf(a.Learned)...)
+	offsets := len(b)
 	b = wire.TTLOffsets(b, a.Msg)
-	le.PutUint16(b[6:], uint16(len(b)-sealedHeader))
+	le.PutUint16(b[6:], uint16(len(b)-offsets))
 	b = append(b, a.Msg...)
 	le.PutUint16(b[4:], uint16(len(b)))
 	copy(sealedEntry(b).msg(true)[wire.HeaderLen:], key.question)
@@ -155,8 +174,10 @@ func (e sealedEntry) cool()                 { e[atHot] = 0 }
 func (e sealedEntry) sealed() time.Duration { return time.Duration(le.Uint64(e[16:])) }
 func (e sealedEntry) until() time.Duration  { return time.Duration(le.Uint64(e[24:])) }
 func (e sealedEntry) generation() uint64    { return le.Uint64(e[32:]) }
-func (e sealedEntry) offsets() []byte       { return e[sealedHeader:e.body()] }
-func (e sealedEntry) body() int             { return sealedHeader + int(le.Uint16(e[6:])) }
+func (e sealedEntry) learned() learnedBy    { return learnedBy(e[sealedHeader:e.ttls()]) }
+func (e sealedEntry) offsets() []byte       { return e[e.ttls():e.body()] }
+func (e sealedEntry) ttls() int             { return sealedHeader + 2*int(e[40]) }
+func (e sealedEntry) body() int             { return e.ttls() + int(le.Uint16(e[6:])) }
 
 // msg returns the packed answer, with its OPT or without it: then the header
 // still counts it.
