@@ -165,6 +165,10 @@ func (e *engine) serve(ctx context.Context, control net.Listener, hup <-chan os.
 	g.Go(func() error { e.followSignals(inner, hup); return nil })
 	g.Go(func() error { e.verdicts.run(inner); return nil })
 	g.Go(func() error { e.kept.run(inner); return nil })
+	g.Go(func() error {
+		watchFlows(inner, func() flows { return readFlows(conntrackDir) }, e.log)
+		return nil
+	})
 	now := e.status(inner)
 	for _, c := range now.Conditions {
 		var fix []any

@@ -97,6 +97,10 @@ func (e *engine) conditions(v *view, s api.Status) []api.Condition {
 			all = append(all, c)
 		}
 	}
+	all = append(all, loopConditions(e.resolver.Loops())...)
+	if c, ok := readFlows(conntrackDir).condition(); ok {
+		all = append(all, c)
+	}
 	for _, c := range e.routes.Status().Conditions {
 		severity := severityWarning
 		if c.Kind == routing.ApplyFailed || c.Kind == routing.ObserveFailed || c.Kind == routing.Fighting {

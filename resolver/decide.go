@@ -28,6 +28,9 @@ func (r *Resolver) decide(ctx context.Context, t *task) outcome {
 	}
 	t.rule = rule
 	t.Steps = append(t.Steps, Step{Name: t.name.String(), Rule: ruleOf(rule)})
+	if out, ok := r.returned(t); ok {
+		return out
+	}
 	if out, ok := t.recorded(); ok {
 		return out
 	}

@@ -16,7 +16,7 @@ var (
 
 // causes are the failures that say something else than that a side could not
 // be reached. The cache remembers them by their place here.
-var causes = [...]error{errRefused, errMalformed, errLoop, errTooLong, errPanic, errOverload, errTooMany, errMemory}
+var causes = [...]error{errRefused, errMalformed, errLoop, errTooLong, errPanic, errOverload, errTooMany, errMemory, errCameBack}
 
 // failure is an error as the cache keeps it.
 type failure struct {

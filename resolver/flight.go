@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"smartdns/resolver/upstream"
@@ -17,6 +18,7 @@ type flights struct {
 	mu    sync.Mutex    // guards the maps, and what their flights say it does
 	m     map[string]*flight
 	zones map[string]int // flights of each zone
+	loops loops
 }
 
 // flight is one exchange under way.
@@ -25,6 +27,8 @@ type flight struct {
 	done      chan struct{} // closed when out is there; until then flights.mu guards it, and it is nil while nobody waits
 	suspected chan struct{} // closed when the first suspicious reply came in; nil: none ever does
 	once      sync.Once     // of closing suspected
+	begun     time.Time
+	shared    atomic.Bool // somebody else asked the same meanwhile
 	out       outcome
 }
 
@@ -56,12 +60,13 @@ func (f *flights) join(key []byte, zone string, doubtable bool, limits Limits) (
 	defer f.mu.Unlock()
 	if fl, ok := f.m[string(key)]; ok {
 		fl.awaited()
+		fl.shared.Store(true)
 		return fl, true, true
 	}
 	if len(f.m) >= limits.InFlight || f.zones[zone] >= limits.PerZone {
 		return nil, false, false
 	}
-	fl = &flight{of: string(key), zone: zone}
+	fl = &flight{of: string(key), zone: zone, begun: time.Now()}
 	if doubtable {
 		fl.suspected = make(chan struct{})
 	}
@@ -71,6 +76,13 @@ func (f *flights) join(key []byte, zone string, doubtable bool, limits Limits) (
 	f.m[fl.of] = fl
 	f.zones[zone]++
 	return fl, false, true
+}
+
+// has reports whether there is a flight of key.
+func (f *flights) has(key []byte) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.m[string(key)] != nil
 }
 
 // land ends a flight that is filled.

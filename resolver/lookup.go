@@ -59,6 +59,9 @@ func (l *lookup) exchange(ctx context.Context, f *flight) outcome {
 	switch {
 	case out.err != nil && errors.Is(ctx.Err(), context.Canceled): // that says nothing of the side
 	case out.err != nil:
+		if f.shared.Load() {
+			l.r.testLoop(*l)
+		}
 		l.failed(out.err)
 	case out.suspect.why == "":
 		kind, life := out.msg.life(l.qtype)

@@ -146,7 +146,8 @@ func (t *task) follow(m message, seen map[dnsname.FQDN]bool) error {
 func (t *task) fail(err error) {
 	t.msg = message{rcode: wire.ServFail}
 	switch {
-	case errors.Is(err, errOverload), errors.Is(err, errLoop), errors.Is(err, errTooLong), errors.Is(err, errTooMany), errors.Is(err, errMemory):
+	case errors.Is(err, errOverload), errors.Is(err, errLoop), errors.Is(err, errTooLong), errors.Is(err, errTooMany), errors.Is(err, errMemory),
+		errors.Is(err, errCameBack):
 		t.explain(edeOther, err.Error())
 	case errors.Is(err, errMalformed):
 		t.explain(edeNetwork, err.Error())

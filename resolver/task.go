@@ -189,6 +189,9 @@ func (r *Resolver) join(t *task, a *asking) (begun bool) {
 	case t.asks >= maxAsks:
 		a.flight = r.flights.landed(outcome{err: errTooMany})
 		return false
+	case r.cameBack(a.lookup, t.q.Client):
+		a.flight = r.flights.landed(outcome{err: errCameBack})
+		return false
 	case !t.seated && !r.slots.take(t.q.Client):
 		r.count.overloaded.Add(1)
 		a.flight = r.flights.landed(outcome{err: errOverload})
@@ -207,6 +210,9 @@ func (r *Resolver) join(t *task, a *asking) (begun bool) {
 	a.flight = f
 	if a.visit.Shared = shared; shared {
 		r.count.shared.Add(1)
+		if time.Since(f.begun) > loopDoubt {
+			r.testLoop(a.lookup)
+		}
 	}
 	if a.side == Domestic && t.rule.Action == policy.AskAuto {
 		r.count.auto.exposed.add(a.name)

@@ -72,6 +72,22 @@ func (a alone) Exchange(ctx context.Context, q Query) (Reply, error) {
 	return r, err
 }
 
+// Members returns the servers of a group, or of a single one; nil when ex is of
+// another package.
+func Members(ex Exchanger) []Exchanger {
+	switch g := ex.(type) {
+	case alone:
+		return []Exchanger{g.Exchanger}
+	case *group:
+		var all []Exchanger
+		for _, m := range g.members {
+			all = append(all, m.Exchanger)
+		}
+		return all
+	}
+	return nil
+}
+
 func (a alone) report() []Status { return Health(a.Exchanger) }
 
 type group struct {
