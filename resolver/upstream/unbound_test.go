@@ -57,12 +57,17 @@ func startUnbound(t *testing.T, ca authority) {
 remote-control:
   control-enable: no
 `, dir, keyFile, certFile))
-	log, err := os.Create(filepath.Join(dir, "log"))
+	runServer(t, exec.Command(exe, "-d", "-c", conf), "127.0.0.1:8443")
+}
+
+// runServer runs a server until the test ends, and returns when it listens.
+func runServer(t *testing.T, cmd *exec.Cmd, listens string) {
+	t.Helper()
+	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(exe, "-d", "-c", conf)
-	cmd.Stderr = log
+	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -72,19 +77,19 @@ remote-control:
 		log.Close()
 		if t.Failed() {
 			b, _ := os.ReadFile(log.Name())
-			t.Logf("unbound says:\n%s", b)
+			t.Logf("%s says:\n%s", cmd.Path, b)
 		}
 	})
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for begun := time.Now(); ; <-tick.C {
-		c, err := net.Dial("tcp", "127.0.0.1:8443")
+		c, err := net.Dial("tcp", listens)
 		if err == nil {
 			c.Close()
 			return
 		}
-		if time.Since(begun) > 10*time.Second {
-			t.Fatalf("unbound does not listen: %v", err)
+		if time.Since(begun) > 30*time.Second {
+			t.Fatalf("%s does not listen: %v", cmd.Path, err)
 		}
 	}
 }
