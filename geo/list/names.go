@@ -136,11 +136,11 @@ func (n *names) emit(kind LineKind, text []byte, emit func(Line) bool) string {
 	if kind == Suffix || kind == ExceptSuffix {
 		text = cutWildcard(text)
 	}
-	name, reason := n.fqdn(text)
+	name, labels, reason := n.fqdn(text)
 	if reason != "" {
 		return reason
 	}
-	if kind == Suffix && name.Labels() < 2 && !isHomeTLD(name) {
+	if kind == Suffix && labels < 2 && !isHomeTLD(name) {
 		emit(Line{Kind: Dropped, Err: &LineError{
 			Text:   clip(text),
 			Reason: "a whole top-level domain: name what is meant below it, or write the rule in smartdns.toml",
@@ -174,26 +174,39 @@ func isHomeTLD(name dnsname.FQDN) bool {
 	return false
 }
 
-func (n *names) fqdn(text []byte) (name dnsname.FQDN, reason string) {
+// fqdn returns the name that text is, and how many labels it has.
+func (n *names) fqdn(text []byte) (name dnsname.FQDN, labels int, reason string) {
+	labels = dnsname.Canonical(text)
+	if labels == 0 {
+		return respelled(text)
+	}
+	if last := text[len(text)-1]; '0' <= last && last <= '9' && isNumber(lastLabel(text)) {
+		return "", 0, aNumber
+	}
+	return n.keep(text), labels, ""
+}
+
+const aNumber = "an address or a number, not a name: lists of addresses are of their own"
+
+// respelled is fqdn of a text that is no name in canonical form yet.
+func respelled(text []byte) (name dnsname.FQDN, labels int, reason string) {
 	for _, c := range text {
 		if c >= utf8.RuneSelf {
-			return internationalName(text)
+			name, reason = internationalName(text)
+			return name, name.Labels(), reason
 		}
 		if c != '.' && !isNameByte(c) {
-			return "", fmt.Sprintf("%q in a name: write one name on each line, as example.com", c)
+			return "", 0, fmt.Sprintf("%q in a name: write one name on each line, as example.com", c)
 		}
 	}
 	if isNumber(lastLabel(text)) {
-		return "", "an address or a number, not a name: lists of addresses are of their own"
-	}
-	if dnsname.Canonical(text) {
-		return n.keep(text), ""
+		return "", 0, aNumber
 	}
 	name, err := dnsname.Parse(string(text))
 	if err != nil {
-		return "", err.Error()
+		return "", 0, err.Error()
 	}
-	return name, ""
+	return name, name.Labels(), ""
 }
 
 func lastLabel(name []byte) []byte {

@@ -150,6 +150,9 @@ func isComment(rule []byte) bool {
 // cutComment returns the rule before a comment at the end of a line. A '#'
 // needs white space before it: dnsmasq writes ports as 1.2.3.4#53.
 func cutComment(rule []byte) []byte {
+	if bytes.IndexByte(rule, '#') < 0 && bytes.IndexByte(rule, ';') < 0 {
+		return rule
+	}
 	for i := 1; i < len(rule); i++ {
 		if (rule[i] == '#' || rule[i] == ';') && (rule[i-1] == ' ' || rule[i-1] == '\t') {
 			return bytes.TrimRight(rule[:i], " \t")

@@ -75,26 +75,27 @@ func Parse(s string) (FQDN, error) {
 
 // Canonical reports whether text and a dot make an FQDN as they are: labels of
 // lower-case letters, digits, hyphens and underscores. Parse accepts more, and
-// turns it into one.
-func Canonical(text []byte) bool {
+// turns it into one. The result is how many labels it has, 0 when it is none.
+func Canonical(text []byte) (labels int) {
 	if len(text) > maxName-2 {
-		return false
+		return 0
 	}
 	label := 0
 	for _, c := range text {
 		switch {
 		case 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_':
 			label++
-		case c == '.' && label > 0:
-			label = 0
-		default:
-			return false
+			continue
+		case c != '.' || label == 0 || label > maxLabel:
+			return 0
 		}
-		if label > maxLabel {
-			return false
-		}
+		labels++
+		label = 0
 	}
-	return label > 0
+	if label == 0 || label > maxLabel {
+		return 0
+	}
+	return labels + 1
 }
 
 // octet reads the first octet of text, which may be escaped, and returns how

@@ -13,11 +13,9 @@ type excepts struct{ suffixes, fulls table }
 func (x *excepts) add(e Entry) error {
 	switch e.Kind {
 	case Suffix:
-		_, _, err := x.suffixes.add(e.Name, 0, e.Line)
-		return err
+		return x.suffixes.add(e.Name, 0, e.Line)
 	case Full:
-		_, _, err := x.fulls.add(e.Name, 0, e.Line)
-		return err
+		return x.fulls.add(e.Name, 0, e.Line)
 	}
 	return errors.New("an exception that is no name")
 }
@@ -42,45 +40,46 @@ func (x *excepts) hold(name dnsname.FQDN, kind Kind, text string) bool {
 }
 
 // shadow holds names that an earlier list has, too, but one with exceptions: it
-// may turn out not to mean them.
+// may turn out not to mean them. Its tables have the seeds of those above it.
 type shadow struct{ suffixes, fulls table }
 
-// enter enters a name of n.sources[at] where Match finds it.
-func (n *Names) enter(kind Kind, name dnsname.FQDN, at, line int) error {
-	suffixes, fulls := &n.suffixes, &n.fulls
-	for level := 0; ; level++ {
-		t := fulls
-		if kind == Suffix {
-			t = suffixes
-		}
-		before, taken, err := t.add(name, at, line)
-		if err != nil || !taken || int(before.source) == at || n.sources[before.source].excepts == nil {
-			return err
+// cast makes a table of one level, 0 for those above all shadows, pass on to the
+// next level what an earlier list with exceptions has.
+func (n *Names) cast(t *table, kind Kind, level int) {
+	t.taken = func(earlier, later slot) {
+		if earlier.source == later.source || n.sources[earlier.from()].excepts == nil {
+			return
 		}
 		if level == len(n.shadows) {
-			n.shadows = append(n.shadows, shadow{suffixes: newTable(), fulls: newTable()})
+			s := &shadow{table{seed: n.suffixes.seed}, table{seed: n.fulls.seed}}
+			n.cast(&s.suffixes, Suffix, level+1)
+			n.cast(&s.fulls, Full, level+1)
+			n.shadows = append(n.shadows, s)
 		}
-		suffixes, fulls = &n.shadows[level].suffixes, &n.shadows[level].fulls
+		n.shadows[level].of(kind).wait(later)
 	}
+}
+
+func (s *shadow) of(kind Kind) *table {
+	if kind == Suffix {
+		return &s.suffixes
+	}
+	return &s.fulls
 }
 
 // below returns the entry of a name behind that of the level above.
 func (n *Names) below(level int, kind Kind, name string) (slot, bool) {
-	switch {
-	case level == len(n.shadows):
-	case kind == Suffix:
-		return n.shadows[level].suffixes.find(dnsname.FQDN(name))
-	case kind == Full:
-		return n.shadows[level].fulls.find(dnsname.FQDN(name))
+	if level == len(n.shadows) || kind != Suffix && kind != Full {
+		return slot{}, false
 	}
-	return slot{}, false
+	return n.shadows[level].of(kind).find(dnsname.FQDN(name))
 }
 
 // compact gives back what reading the rules left over.
 func (n *Names) compact() {
 	n.suffixes.compact()
 	n.fulls.compact()
-	for i := range n.shadows {
+	for i := 0; i < len(n.shadows); i++ { // one may cast the next
 		n.shadows[i].suffixes.compact()
 		n.shadows[i].fulls.compact()
 	}

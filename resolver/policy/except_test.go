@@ -84,7 +84,11 @@ func TestExceptionsAgreeWithAScan(t *testing.T) {
 		var lists [][]policy.Entry
 		for i := range 4 {
 			var entries []policy.Entry
-			for range 1 + rnd.IntN(6) {
+			count := 1 + rnd.IntN(6)
+			if rnd.IntN(10) == 0 {
+				count = 200 // more than are entered together
+			}
+			for range count {
 				entries = append(entries, policy.Entry{Kind: policy.Kind(rnd.IntN(2)), Name: random(), Except: rnd.IntN(3) == 0})
 			}
 			lists = append(lists, entries)

@@ -47,7 +47,7 @@ type Names struct {
 	patterns []pattern // in the order of their rules
 	all      int       // the rule with All; len(rules) when there is none
 	limited  []limited // to clients, in the order of their rules
-	shadows  []shadow  // none without exceptions
+	shadows  []*shadow // none without exceptions
 }
 
 // source is where an entry came from: one rule's own entries, or one of its
@@ -74,6 +74,8 @@ func (p pattern) matches(name string) bool {
 // NewNames compiles rules, which are in the order of the file.
 func NewNames(rules []NameRule) (*Names, error) {
 	n := &Names{all: len(rules), suffixes: newTable(), fulls: newTable()}
+	n.cast(&n.suffixes, Suffix, 0)
+	n.cast(&n.fulls, Full, 0)
 	for i, r := range rules {
 		n.rules = append(n.rules, r.Rule)
 		if !r.Clients.Everybody() {
@@ -115,8 +117,10 @@ func (n *Names) add(from source, e Entry) error {
 		return n.sources[at].excepts.add(e)
 	}
 	switch e.Kind {
-	case Suffix, Full:
-		return n.enter(e.Kind, e.Name, at, e.Line)
+	case Suffix:
+		return n.suffixes.add(e.Name, at, e.Line)
+	case Full:
+		return n.fulls.add(e.Name, at, e.Line)
 	case Keyword:
 		if e.Text == "" {
 			return fmt.Errorf("empty keyword")
@@ -149,28 +153,46 @@ func (n *Names) Match(name dnsname.FQDN) (Rule, bool) {
 	return rule, ok
 }
 
+// maxProbes is how many suffixes of a name are looked up side by side.
+const maxProbes = 8
+
 // match is Match, with the index of the rule.
 func (n *Names) match(name dnsname.FQDN) (rule Rule, ok bool, index int) {
 	best, by := n.all, Evidence{Kind: All}
-	consider := func(kind Kind, found slot, text string) {
-		for level, ok := 0, true; ok; level++ {
-			s := &n.sources[found.source]
+	consider := func(kind Kind, from, line int, text string) {
+		for level := 0; ; level++ {
+			s := &n.sources[from]
 			if s.rule >= best {
 				return
 			}
 			if s.excepts == nil || !s.excepts.hold(name, kind, text) {
-				best, by = s.rule, Evidence{Kind: kind, Text: text, List: s.list, Line: int(found.line)}
+				best, by = s.rule, Evidence{Kind: kind, Text: text, List: s.list, Line: line}
 				return
 			}
-			found, ok = n.below(level, kind, text)
+			below, ok := n.below(level, kind, text)
+			if !ok {
+				return
+			}
+			from, line = below.from(), below.line()
 		}
 	}
 	if s, ok := n.fulls.find(name); ok {
-		consider(Full, s, string(name))
+		consider(Full, s.from(), s.line(), string(name))
 	}
-	for suffix, more := name, true; more; suffix, more = suffix.Parent() {
-		if s, ok := n.suffixes.find(suffix); ok {
-			consider(Suffix, s, string(suffix))
+	var starts [maxProbes]struct {
+		suffix dnsname.FQDN
+		probe
+	}
+	for suffix, more := name, true; more; {
+		count := 0
+		for ; more && count < maxProbes; suffix, more = suffix.Parent() {
+			starts[count].suffix, starts[count].probe = suffix, n.suffixes.probe(suffix)
+			count++
+		}
+		for _, p := range starts[:count] {
+			if s, ok := n.suffixes.follow(p.probe); ok {
+				consider(Suffix, s.from(), s.line(), string(p.suffix))
+			}
 		}
 	}
 	text := strings.TrimSuffix(string(name), ".")
@@ -179,7 +201,7 @@ func (n *Names) match(name dnsname.FQDN) (rule Rule, ok bool, index int) {
 			break // the rest belongs to the same rule or to later ones
 		}
 		if p.matches(text) {
-			consider(p.entry.Kind, slot{source: uint16(p.source), line: uint32(p.entry.Line)}, p.entry.Text)
+			consider(p.entry.Kind, p.source, p.entry.Line, p.entry.Text)
 		}
 	}
 	if best == len(n.rules) {

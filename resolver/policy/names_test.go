@@ -2,10 +2,8 @@ package policy_test
 
 import (
 	"fmt"
-	"iter"
 	"math/rand/v2"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -188,50 +186,5 @@ func TestAgainstLinearScan(t *testing.T) {
 				t.Fatalf("Match(%s) = %d %v, a scan says %d", n, got.Index, ok, want)
 			}
 		}
-	}
-}
-
-// many yields n distinct names as long as those of the field's lists.
-func many(n int) iter.Seq[policy.Entry] {
-	return func(yield func(policy.Entry) bool) {
-		for i := range n {
-			if !yield(policy.Entry{Kind: policy.Suffix, Name: dnsname.FQDN(fmt.Sprintf("name%d.com.", i)), Line: i + 1}) {
-				return
-			}
-		}
-	}
-}
-
-func TestSizePerName(t *testing.T) {
-	const n = 100_000
-	var before, after runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&before)
-	names, err := policy.NewNames(rules(policy.NameRule{Lists: []policy.List{{Name: "l", Entries: many(n)}}}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	runtime.GC()
-	runtime.ReadMemStats(&after)
-	if per := float64(after.HeapAlloc-before.HeapAlloc) / n; per > 40 {
-		t.Errorf("%.1f octets per name, want at most 40", per)
-	}
-	if names.Len() != n {
-		t.Errorf("Len() = %d, want %d", names.Len(), n)
-	}
-}
-
-func BenchmarkMatch(b *testing.B) {
-	names, err := policy.NewNames(rules(policy.NameRule{Lists: []policy.List{{Name: "l", Entries: many(1_000_000)}}}))
-	if err != nil {
-		b.Fatal(err)
-	}
-	ask := make([]dnsname.FQDN, 4096)
-	for i := range ask {
-		ask[i] = dnsname.FQDN(fmt.Sprintf("www.name%d.com.", i*499))
-	}
-	b.ReportAllocs()
-	for i := 0; b.Loop(); i++ {
-		names.Match(ask[i%len(ask)])
 	}
 }
