@@ -3,6 +3,7 @@ module smartdns
 go 1.26.0
 
 require (
+	aead.dev/minisign v0.3.0
 	github.com/fatih/color v1.19.0
 	github.com/gaissmai/bart v0.30.0
 	github.com/google/go-cmp v0.7.0

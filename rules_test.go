@@ -30,7 +30,7 @@ var mayImport = map[string][]string{
 	"resolver/dnsname":      {},
 	"geo":                   {"geo/list"},
 	"geo/list":              {"resolver/dnsname"},
-	"geo/update":            {"geo/list"},
+	"geo/update":            {"geo/list", "internal/wholefile"},
 	"geo/internal/gen":      {"geo", "geo/list"},
 	"nft":                   {"routing"},
 	"routing":               {},

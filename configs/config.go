@@ -184,9 +184,10 @@ func ListFormats() []ListFormat {
 // List is one [list.X] table.
 type List struct {
 	Name   string
-	File   string // "" for the embedded list of that name
+	File   string // "" for one that is fetched, and for the embedded list of that name
 	Format ListFormat
 	Region string // the country its prefixes are in, upper case; "" when the list is not one of a country
+	Fetch  Fetch
 	Pos    Pos
 }
 

@@ -238,7 +238,7 @@ sources = ["list:jp"]
 [decide]
 home = "JP"
 `)
-	want := []string{"smartdns.toml: [decide] names[0]: asks domestic for the names of CN, but home is JP: give [list.cn-domains] a file, or write names without it"}
+	want := []string{"smartdns.toml: [decide] names[0]: asks domestic for the names of CN, but home is JP: give [list.cn-domains] a file or url, or write names without it"}
 	var got []string
 	for _, w := range cfg.Warnings() {
 		got = append(got, w.String())

@@ -26,11 +26,13 @@ func (c converter) lists(raw named[rawList]) []List {
 			c.addf(l.place, `"embedded" is the word for the data in the program: call it otherwise`)
 		}
 		list := List{Name: l.name, Pos: c.pos(l.place)}
-		switch file := l.body.File; {
-		case l.name == ListCNDomains && file.value == "":
+		file := l.body.File
+		list.Fetch = c.fetch(l.body, file.value != "")
+		switch {
+		case file.value == "" && (l.name == ListCNDomains || len(l.body.URL.items) > 0 || l.body.URL.bad):
 		case file.bad || file.missing() && l.bad:
 		case file.missing():
-			c.addf(l.child("file"), `missing: write the path of the list, e.g. file = "/etc/smartdns/%s.txt"`, l.name)
+			c.addf(l.child("file"), `missing: write the path of the list, e.g. file = "/etc/smartdns/%s.txt", or the url to fetch it from`, l.name)
 		case file.value == "":
 			c.addf(file.place, "no path: only %s is part of the program", ListCNDomains)
 		default:

@@ -57,6 +57,12 @@ type rawList struct {
 	File   rawString `toml:"file"`
 	Format rawString `toml:"format"`
 	Region rawString `toml:"region"`
+
+	URL      rawOneOrMore `toml:"url"`
+	Every    rawDuration  `toml:"every"`
+	Via      rawString    `toml:"via"`
+	SHA256   rawString    `toml:"sha256"`
+	Minisign rawString    `toml:"minisign"`
 }
 
 type rawDecide struct {

@@ -48,10 +48,13 @@ func (c *Config) Text() string {
 			row{"private", strconv.FormatBool(s.Private)})
 	}
 	for _, l := range c.Lists {
-		w.table("list."+tomlKey(l.Name),
-			row{"file", tomlString(l.File)},
+		rows := []row{{"file", tomlString(l.File)}}
+		if len(l.Fetch.URLs) > 0 {
+			rows = l.Fetch.rows()
+		}
+		w.table("list."+tomlKey(l.Name), append(rows,
 			row{"format", tomlString(string(l.Format))},
-			row{"region", tomlString(l.Region)})
+			row{"region", tomlString(l.Region)})...)
 	}
 	w.table("decide",
 		row{"home", tomlString(c.Decide.Home)},

@@ -55,6 +55,7 @@ func (c *Config) tunnelWarnings() []Warning {
 
 func (c *Config) uses(path routing.Path) bool {
 	return slices.ContainsFunc(c.Sides, func(s Side) bool { return s.Via == path }) ||
+		slices.ContainsFunc(c.Lists, func(l List) bool { return len(l.Fetch.URLs) > 0 && l.Fetch.Via == path }) ||
 		slices.ContainsFunc(c.Decide.Names, func(r NameRule) bool { return r.Via == path }) ||
 		slices.ContainsFunc(c.Decide.Addresses, func(r AddressRule) bool { return r.Via == path })
 }
@@ -108,7 +109,7 @@ func (c *Config) listWarnings() []Warning {
 	}
 	var all []Warning
 	for _, l := range c.Lists {
-		if l.File != "" && !slices.Contains(used, l.Name) {
+		if (l.File != "" || len(l.Fetch.URLs) > 0) && !slices.Contains(used, l.Name) {
 			all = append(all, Warning{l.Pos, "[list." + tomlKey(l.Name) + "]", "nothing uses it: no line says \"list:" + l.Name + "\""})
 		}
 	}
@@ -117,7 +118,7 @@ func (c *Config) listWarnings() []Warning {
 
 // homeWarnings finds the names of one country asked in another.
 func (c *Config) homeWarnings() []Warning {
-	embedded := slices.ContainsFunc(c.Lists, func(l List) bool { return l.Name == ListCNDomains && l.File == "" })
+	embedded := slices.ContainsFunc(c.Lists, func(l List) bool { return l.Name == ListCNDomains && l.File == "" && len(l.Fetch.URLs) == 0 })
 	if c.Decide.Home == defaultHome || !embedded {
 		return nil
 	}
@@ -130,7 +131,7 @@ func (c *Config) homeWarnings() []Warning {
 		if pos.Line == 0 {
 			pos = c.somewhere()
 		}
-		text := fmt.Sprintf("asks domestic for the names of %s, but home is %s: give [list.%s] a file, or write names without it", defaultHome, c.Decide.Home, ListCNDomains)
+		text := fmt.Sprintf("asks domestic for the names of %s, but home is %s: give [list.%s] a file or url, or write names without it", defaultHome, c.Decide.Home, ListCNDomains)
 		all = append(all, Warning{pos, fmt.Sprintf("[decide] names[%d]", r.Index), text})
 	}
 	return all

@@ -52,9 +52,12 @@ type Sets struct {
 // Compile reads the files that c names, and turns all of it into the parts. It
 // changes nothing, keeps nothing open and knows nothing of this host. Its error
 // joins whatever is wrong, each with its place.
-func Compile(c *configs.Config) (*Parts, error) {
+//
+// Lists that are fetched count as not there yet.
+func Compile(c *configs.Config) (*Parts, error) { return compile(c, nil) }
+
+func compile(c *configs.Config, stored copies) (*Parts, error) {
 	p := &Parts{Config: c}
-	l := newLists(c)
 	var errs []error
 	collect := func(err error) { errs = append(errs, err) }
 
@@ -66,6 +69,7 @@ func Compile(c *configs.Config) (*Parts, error) {
 		}
 		p.Tunnels = append(p.Tunnels, Tunnel{t, file})
 	}
+	l := newLists(c, stored, newLineGuard(c, p.Tunnels))
 	var err, geoErr error
 	var home []netip.Prefix
 	var beside sync.WaitGroup

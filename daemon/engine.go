@@ -32,7 +32,8 @@ type engine struct {
 
 	kernelSide
 	querySide
-	who who
+	who  who
+	data dataSide
 
 	drifted atomic.Bool   // a tunnel's device is not as we left it
 	wake    chan struct{} // something may have changed
@@ -266,6 +267,9 @@ func (e *engine) setOutlets(l live) {
 		default:
 			e.outlets.of(p).set(wayBlocked)
 		}
+	}
+	if e.data.updates != nil {
+		e.data.updates.Poke()
 	}
 }
 

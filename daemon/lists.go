@@ -29,21 +29,44 @@ import (
 // asks for what it holds, and its status is kept.
 type lists struct {
 	config *configs.Config
+	copies copies    // of those that are fetched
+	guard  lineGuard // for the same
 
 	mu     sync.Mutex // guards what status points to: lists are read side by side
 	status map[string]*api.List
 }
 
-func newLists(c *configs.Config) *lists {
-	l := &lists{config: c, status: map[string]*api.List{}}
+func newLists(c *configs.Config, stored copies, guard lineGuard) *lists {
+	l := &lists{config: c, copies: stored, guard: guard, status: map[string]*api.List{}}
 	for _, x := range c.Lists {
-		source := x.File
-		if source == "" {
+		source := l.path(x)
+		switch {
+		case source != "":
+		case x.Name == configs.ListCNDomains:
 			source = configs.GeoEmbedded
+		default:
+			source = "not fetched yet"
 		}
-		l.status[x.Name] = &api.List{Name: x.Name, Source: source}
+		l.status[x.Name] = &api.List{Name: x.Name, Source: source, Error: stored[x.Name].problem}
 	}
 	return l
+}
+
+// path returns the file that a list is read from, "" when it has none.
+func (l *lists) path(x configs.List) string {
+	if len(x.Fetch.URLs) > 0 {
+		return l.copies[x.Name].path
+	}
+	return x.File
+}
+
+// guarded returns the lines of a list, those of a fetched one that nobody can
+// mean as Dropped.
+func (l *lists) guarded(x configs.List, lines iter.Seq2[list.Line, error]) iter.Seq2[list.Line, error] {
+	if len(x.Fetch.URLs) == 0 || l.path(x) == "" {
+		return lines
+	}
+	return l.guard.watch(lines, ofHome(l.config, x.Name))
 }
 
 // report returns the status of every list that was read, in the order of the
@@ -51,7 +74,7 @@ func newLists(c *configs.Config) *lists {
 func (l *lists) report() []api.List {
 	var all []api.List
 	for _, x := range l.config.Lists {
-		if s := l.status[x.Name]; !s.Loaded.IsZero() {
+		if s := l.status[x.Name]; !s.Loaded.IsZero() || s.Error != "" {
 			all = append(all, *s)
 		}
 	}
@@ -63,8 +86,12 @@ func (l *lists) find(name string) configs.List {
 	return l.config.Lists[i] // configs has checked that the list is there
 }
 
-// at is err with the place in the config file that named the list.
+// at is err with the place in the config file that named the list, unless the
+// file that is wrong was fetched.
 func at(x configs.List, err error) error {
+	if len(x.Fetch.URLs) > 0 {
+		return &copyError{x.Name, err}
+	}
 	if e, ok := errors.AsType[*fs.PathError](err); ok && e.Path == x.File {
 		err = e.Err // the path is in the sentence already
 	}
@@ -99,7 +126,7 @@ type source struct {
 // open opens the file of a list, of which at most so many octets are read, and
 // finds out how it is written.
 func (l *lists) open(x configs.List, most int64) (source, error) {
-	f, err := openRegular(x.File)
+	f, err := openRegular(l.path(x))
 	if err != nil {
 		return source{}, err
 	}
@@ -123,7 +150,10 @@ func (l *lists) lines(name string, want list.Kind) iter.Seq2[list.Line, error] {
 	return func(yield func(list.Line, error) bool) {
 		x := l.find(name)
 		src := source{format: list.FormatDomains, r: geo.OpenCNDomains(), close: func() {}}
-		if x.File != "" {
+		switch {
+		case l.path(x) == "" && x.Name != configs.ListCNDomains:
+			return // not fetched yet
+		case l.path(x) != "":
 			var err error
 			if src, err = l.open(x, list.MaxSize); err != nil {
 				yield(list.Line{}, at(x, err))
@@ -138,7 +168,7 @@ func (l *lists) lines(name string, want list.Kind) iter.Seq2[list.Line, error] {
 		}
 		var tally list.Tally
 		defer func() { l.tallied(name, tally) }()
-		for line, err := range tally.Watch(list.Parse(src.r, src.format, l.options(x))) {
+		for line, err := range tally.Watch(l.guarded(x, list.Parse(src.r, src.format, l.options(x)))) {
 			if err != nil {
 				err = at(x, err)
 			}
@@ -157,7 +187,7 @@ func (l *lists) options(x configs.List) list.Options {
 // size returns about how many entries a list has: its lines. Whatever is wrong
 // with it shows when it is read.
 func (l *lists) size(name string) int {
-	path := l.find(name).File
+	path := l.path(l.find(name))
 	if path == "" {
 		return 0
 	}
@@ -275,6 +305,9 @@ func (l *lists) addSource(b *geo.Builder, name string) error {
 		return b.AddEmbedded()
 	}
 	x := l.find(name)
+	if l.path(x) == "" {
+		return nil // another source knows, or none does
+	}
 	src, err := l.open(x, geo.MaxMMDB)
 	if err != nil {
 		return at(x, err)
@@ -295,7 +328,7 @@ func (l *lists) addSource(b *geo.Builder, name string) error {
 	case country == "":
 		err = errors.New(`its prefixes have no country: write region = "CN" (or another) beside file`)
 	default:
-		err = b.AddPrefixes(name, country, tally.Watch(list.Parse(src.r, src.format, options)))
+		err = b.AddPrefixes(name, country, tally.Watch(l.guarded(x, list.Parse(src.r, src.format, options))))
 	}
 	l.tallied(name, tally)
 	if err != nil {

@@ -38,7 +38,7 @@ func Check(o Options) (Report, error) {
 	if w, ok := judgeWarning(c); ok {
 		r.Warnings = append(r.Warnings, w.String())
 	}
-	p, err := Compile(c)
+	p, err := CompileStored(c, o.Dirs)
 	if err != nil {
 		return r, err
 	}

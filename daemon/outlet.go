@@ -76,6 +76,13 @@ func (o *outlet) forget(c io.Closer) {
 
 var errTunnelDown = errors.New("is down")
 
+// open reports whether packets can go through the tunnel, as far as we know.
+func (o *outlet) open() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.way == wayThrough
+}
+
 // dial is through while the tunnel is not known to be down.
 func (o *outlet) dial(through, around upstream.Dial, encrypted bool) upstream.Dial {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {

@@ -16,7 +16,7 @@ import (
 	"smartdns/routing"
 )
 
-var update = flag.Bool("update", false, "write the golden files")
+var updateGolden = flag.Bool("update", false, "write the golden files")
 
 // example compiles one of the shipped examples, with a provider's file.
 func example(t *testing.T, name string) *Parts {
@@ -66,7 +66,7 @@ func TestPlansOfTheExamples(t *testing.T) {
 			// The embedded prefixes change with their source.
 			got = regexp.MustCompile(`# \d+ elements`).ReplaceAllString(got, "# N elements")
 			path := "../testdata/plan/" + c.name + ".txt"
-			if *update {
+			if *updateGolden {
 				if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
 					t.Fatal(err)
 				}

@@ -92,6 +92,7 @@ func (e *engine) adopt(ctx context.Context, w wanted) {
 		swap()
 		e.converge(ctx)
 	}
+	e.setUpdates()
 }
 
 // newFailure returns the failures that are not in known.

@@ -50,7 +50,7 @@ func Load(o Options) (*Parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Compile(c)
+	return CompileStored(c, o.Dirs)
 }
 
 const stopTime = 10 * time.Second // for taking everything back
@@ -159,6 +159,9 @@ func (e *engine) run(ctx context.Context, control net.Listener, hup <-chan os.Si
 // serve runs the long-lived tasks until ctx ends or one of them fails.
 func (e *engine) serve(ctx context.Context, control net.Listener, hup <-chan os.Signal) error {
 	g, inner := errgroup.WithContext(ctx)
+	e.openUpdates(inner)
+	e.setUpdates()
+	g.Go(func() error { return e.data.updates.Run(inner) })
 	g.Go(func() error { return e.routes.Run(inner) })
 	g.Go(func() error { e.loop(inner); return nil })
 	g.Go(func() error { return serveControl(inner, control, web.Handler(e.source())) })
@@ -224,18 +227,9 @@ func monotonic() string {
 
 // requestReload compiles the file anew, and has the loop run by it.
 func (e *engine) requestReload(ctx context.Context) error {
-	parts, err := Load(e.opts)
-	if err != nil {
-		return err
-	}
-	done := make(chan error, 1)
-	select {
-	case e.reloads <- reload{parts, done}:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	defer debug.FreeOSMemory() // of what ran until now
-	return <-done
+	e.data.reloading.Lock()
+	defer e.data.reloading.Unlock()
+	return e.runBy(ctx, func() (*Parts, error) { return Load(e.opts) })
 }
 
 // observe looks at the kernel and makes what can be made without touching it.

@@ -71,6 +71,16 @@ func privatePrefixes() []string {
 	}
 }
 
+// PrivatePrefixes returns the networks whose addresses mean something else in
+// each place.
+func PrivatePrefixes() []netip.Prefix {
+	var all []netip.Prefix
+	for _, s := range privatePrefixes() {
+		all = append(all, netip.MustParsePrefix(s))
+	}
+	return all
+}
+
 // bogonPrefixes are the networks that no answer should point to. What is
 // inside a longer prefix of privatePrefixes is private all the same.
 func bogonPrefixes() []string {
