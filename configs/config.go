@@ -174,11 +174,13 @@ const (
 	ListCIDR    ListFormat = "cidr"
 	ListAPNIC   ListFormat = "apnic"
 	ListMMDB    ListFormat = "mmdb"
+	ListGeosite ListFormat = "geosite"
+	ListGeoIP   ListFormat = "geoip"
 )
 
 // ListFormats returns what a format may be, but ListAuto.
 func ListFormats() []ListFormat {
-	return []ListFormat{ListDomains, ListDnsmasq, ListHosts, ListCIDR, ListAPNIC, ListMMDB}
+	return []ListFormat{ListDomains, ListDnsmasq, ListHosts, ListGeosite, ListCIDR, ListAPNIC, ListGeoIP, ListMMDB}
 }
 
 // List is one [list.X] table.
@@ -186,6 +188,7 @@ type List struct {
 	Name   string
 	File   string // "" for one that is fetched, and for the embedded list of that name
 	Format ListFormat
+	Code   string // the category of a geosite or geoip file, "cn" or "google@cn"; "" in other files
 	Region string // the country its prefixes are in, upper case; "" when the list is not one of a country
 	Fetch  Fetch
 	Pos    Pos

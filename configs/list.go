@@ -39,6 +39,7 @@ func (c converter) lists(raw named[rawList]) []List {
 			list.File = c.path(file)
 		}
 		list.Format = word(c, l.body.Format, ListAuto, ListFormats()...)
+		list.Code = c.code(l.body.Code, list.Format)
 		if l.body.Region.value != "" {
 			list.Region = c.country(l.body.Region, "")
 		}
@@ -47,13 +48,27 @@ func (c converter) lists(raw named[rawList]) []List {
 	return all
 }
 
+// code reads the category of a list whose format has them.
+func (c converter) code(raw rawString, format ListFormat) string {
+	category, attributes, _ := strings.Cut(raw.value, "@")
+	switch {
+	case !raw.given() || raw.value == "":
+		return ""
+	case format != ListAuto && format != ListGeosite && format != ListGeoIP:
+		c.addf(raw.place, "a file of format %s has no categories: geosite and geoip have", format)
+	case category == "" || !isMadeOf(category, "!_.-") || !isMadeOf(attributes, "!_.-@"):
+		c.addf(raw.place, `write the name of a category, such as "cn" or "google@cn"`)
+	}
+	return raw.value
+}
+
 // ofNames reports whether a list of this format can only hold names.
 func (f ListFormat) ofNames() bool {
-	return f == ListDomains || f == ListDnsmasq || f == ListHosts
+	return f == ListDomains || f == ListDnsmasq || f == ListHosts || f == ListGeosite
 }
 
 // ofAddresses reports whether a list of this format can only hold prefixes.
-func (f ListFormat) ofAddresses() bool { return f == ListCIDR || f == ListAPNIC }
+func (f ListFormat) ofAddresses() bool { return f == ListCIDR || f == ListAPNIC || f == ListGeoIP }
 
 // listNames returns the lists that can be named.
 func (c converter) listNames() []string {

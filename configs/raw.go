@@ -56,6 +56,7 @@ type rawServer struct {
 type rawList struct {
 	File   rawString `toml:"file"`
 	Format rawString `toml:"format"`
+	Code   rawString `toml:"code"`
 	Region rawString `toml:"region"`
 
 	URL      rawOneOrMore `toml:"url"`

@@ -54,6 +54,7 @@ func (c *Config) Text() string {
 		}
 		w.table("list."+tomlKey(l.Name), append(rows,
 			row{"format", tomlString(string(l.Format))},
+			row{"code", tomlString(l.Code)},
 			row{"region", tomlString(l.Region)})...)
 	}
 	w.table("decide",

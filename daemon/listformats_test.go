@@ -43,8 +43,8 @@ func gzipped(text string) string {
 
 func TestEveryFormatOfTheFileIsRead(t *testing.T) {
 	for _, f := range configs.ListFormats() {
-		if f == configs.ListMMDB {
-			continue
+		if f == configs.ListMMDB || f == configs.ListGeosite || f == configs.ListGeoIP {
+			continue // which refuse a file without content
 		}
 		for _, err := range list.Parse(strings.NewReader(""), list.Format(f), list.Options{}) {
 			t.Errorf("%s: %v", f, err)
@@ -96,5 +96,52 @@ sources = ["list:iran"]
 	}
 	if v := p.Geo.Lookup(netip.MustParseAddr("2.0.0.1")); v.Region.String() != "abroad" {
 		t.Errorf("a prefix of another country is %+v", v)
+	}
+}
+
+func TestCategoriesOfListFiles(t *testing.T) {
+	const config = `
+[list.cn-domains]
+file = "DIR/dlc.dat"
+code = "%s"
+[list.iran]
+file = "DIR/geoip.dat"
+[decide]
+home = "IR"
+names = [
+  { match = "list:cn-domains", ask = "domestic" },
+  { match = "*", ask = "auto" },
+]
+[geo]
+sources = ["list:iran"]
+`
+	files := map[string]string{
+		"dlc.dat":   "\n\x0e\n\x02CN\x12\x08\x08\x02\x12\x04a.cn",
+		"geoip.dat": "\n\x0e\n\x02US\x12\x08\n\x04\x02\x00\x00\x00\x10\x0e" + "\n\x0e\n\x02IR\x12\x08\n\x04\x02\x90\x00\x00\x10\x0e",
+	}
+	p, err := compileText(t, fmt.Sprintf(config, "cn"), files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, _ := p.Names.Match("www.a.cn."); r.By.List != "cn-domains" {
+		t.Errorf("a name of the category: %+v", r)
+	}
+	// Without a code the home country's is taken, and its prefixes are at home.
+	for a, want := range map[string]string{"2.144.0.1": "home", "2.0.0.1": "abroad"} {
+		if v := p.Geo.Lookup(netip.MustParseAddr(a)); v.Region.String() != want {
+			t.Errorf("%s: %+v, want %s", a, v, want)
+		}
+	}
+	for code, want := range map[string]string{
+		"":   `holds 1 category: write code = "NAME" beside file, such as cn`,
+		"us": `has no category "us" of its 1 category`,
+	} {
+		if _, err := compileText(t, fmt.Sprintf(config, code), files); err == nil || !strings.HasPrefix(err.Error(), "smartdns.toml:2: [list.cn-domains] ") || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("code %q: %v", code, err)
+		}
+	}
+	files["dlc.dat"] = "a.cn\n"
+	if _, err := compileText(t, fmt.Sprintf(config, "cn"), files); err == nil || !strings.Contains(err.Error(), "it has no categories (format domains), so code means nothing") {
+		t.Errorf("a code of a file without categories: %v", err)
 	}
 }

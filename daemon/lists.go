@@ -137,6 +137,9 @@ func (l *lists) open(x configs.List, most int64) (source, error) {
 	if x.Format != configs.ListAuto {
 		src.format = list.Format(x.Format)
 	}
+	if err == nil && x.Code != "" && src.format != list.FormatGeosite && src.format != list.FormatGeoIP {
+		err = fmt.Errorf("it has no categories (format %s), so code means nothing: leave it out", src.format)
+	}
 	if err != nil {
 		f.Close()
 		return source{}, err
@@ -181,7 +184,7 @@ func (l *lists) lines(name string, want list.Kind) iter.Seq2[list.Line, error] {
 
 // options says what is taken of a file that holds more than one list.
 func (l *lists) options(x configs.List) list.Options {
-	return list.Options{Country: cmp.Or(x.Region, l.config.Decide.Home)}
+	return list.Options{Code: x.Code, Country: cmp.Or(x.Region, l.config.Decide.Home)}
 }
 
 // size returns about how many entries a list has: its lines. Whatever is wrong
@@ -316,8 +319,14 @@ func (l *lists) addSource(b *geo.Builder, name string) error {
 	l.loaded(name, src)
 	options := l.options(x)
 	country := x.Region
-	if src.format == list.FormatAPNIC {
+	switch src.format {
+	case list.FormatAPNIC:
 		country = options.Country
+	case list.FormatGeoIP:
+		options.Code = cmp.Or(x.Code, options.Country)
+		if country == "" && len(options.Code) == 2 {
+			country = options.Code
+		}
 	}
 	var tally list.Tally
 	switch {

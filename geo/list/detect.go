@@ -29,6 +29,9 @@ func Detect(r io.Reader) (Format, io.Reader, error) {
 	if reason := notText(head, 1); reason != "" {
 		return "", nil, &FileError{Reason: reason}
 	}
+	if f := datFormat(head); f != "" {
+		return f, in, nil
+	}
 	if bytes.IndexByte(head, 0) >= 0 {
 		return FormatMMDB, in, nil
 	}

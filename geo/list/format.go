@@ -14,8 +14,10 @@ const (
 	FormatDomains Format = "domains" // names, one a line, or rules as v2fly writes them
 	FormatDnsmasq Format = "dnsmasq" // options of dnsmasq that name domains
 	FormatHosts   Format = "hosts"   // addresses with their names, as in /etc/hosts
+	FormatGeosite Format = "geosite" // a file of v2ray with categories of names
 	FormatCIDR    Format = "cidr"    // prefixes, ranges, addresses, or commands that hold them
 	FormatAPNIC   Format = "apnic"   // statistics of a regional internet registry
+	FormatGeoIP   Format = "geoip"   // a file of v2ray with categories of prefixes
 	FormatMMDB    Format = "mmdb"    // a MaxMind database, which is not for this package
 )
 
@@ -32,7 +34,7 @@ const (
 // Kind returns what a list of this format holds.
 func (f Format) Kind() Kind {
 	switch f {
-	case FormatCIDR, FormatAPNIC:
+	case FormatCIDR, FormatAPNIC, FormatGeoIP:
 		return KindPrefixes
 	case FormatMMDB:
 		return KindMMDB
@@ -42,6 +44,7 @@ func (f Format) Kind() Kind {
 
 // Options say what Parse takes of a file that holds more than one list.
 type Options struct {
+	Code    string // FormatGeosite, FormatGeoIP: the category
 	Country string // FormatAPNIC: whose prefixes, an ISO 3166 code in upper case
 }
 
@@ -58,8 +61,12 @@ func Parse(r io.Reader, f Format, o Options) iter.Seq2[Line, error] {
 		return Prefixes(r)
 	case FormatAPNIC:
 		return Delegated(r, o.Country)
+	case FormatGeosite:
+		return Geosite(r, o.Code)
+	case FormatGeoIP:
+		return GeoIP(r, o.Code)
 	}
 	return func(yield func(Line, error) bool) {
-		yield(Line{}, &FileError{Reason: fmt.Sprintf("%q is no format of text", f)})
+		yield(Line{}, &FileError{Reason: fmt.Sprintf("%q is no format that has lines", f)})
 	}
 }

@@ -34,61 +34,74 @@ type parse func(rule []byte, emit func(Line) bool) (reason string)
 // scan runs p over the lines of r.
 func scan(r io.Reader, p parse) iter.Seq2[Line, error] {
 	return func(yield func(Line, error) bool) {
-		var (
-			in         = bufio.NewReaderSize(io.LimitReader(r, MaxSize+1), maxLine)
-			number     int
-			size       int
-			valid, bad int
-			firstBad   error
-			stopped    bool
-		)
-		emit := func(l Line) bool {
-			l.Number = number
-			if e, ok := l.Err.(*LineError); ok {
-				e.Number = number
-			}
-			stopped = stopped || !yield(l, nil)
-			return !stopped
-		}
-		for {
+		in := bufio.NewReaderSize(io.LimitReader(r, MaxSize+1), maxLine)
+		out := output{yield: yield}
+		size := 0
+		emit := out.emit
+		for !out.stopped {
 			raw, err := in.ReadSlice('\n')
 			if err != nil && !errors.Is(err, io.EOF) {
-				yield(Line{}, readError(number+1, err))
+				yield(Line{}, readError(out.number+1, err))
 				return
 			}
 			if len(raw) == 0 {
 				break
 			}
-			number++
+			out.number++
 			size += len(raw)
-			if refused := refuse(raw, number, size, valid+bad == 0); refused != nil {
+			if refused := refuse(raw, out.number, size, out.valid+out.bad == 0); refused != nil {
 				yield(Line{}, refused)
 				return
 			}
-			rule := trim(raw, number)
-			if len(rule) == 0 || isComment(rule) {
-				continue
-			}
-			if reason := p(rule, emit); reason != "" {
-				bad++
-				e := &LineError{Text: clip(rule), Reason: reason}
-				emit(Line{Kind: Bad, Err: e})
-				if firstBad == nil {
-					firstBad = e
-				}
-			} else {
-				valid++
-			}
-			if stopped {
-				return
+			if rule := trim(raw, out.number); len(rule) > 0 && !isComment(rule) {
+				out.judge(rule, p(rule, emit))
 			}
 		}
-		if total := valid + bad; bad*100 > total*(100-minValid) {
-			yield(Line{}, &FileError{
-				Reason: fmt.Sprintf("%d of %d lines are bad, at least %d %% have to be good", bad, total, minValid),
-				First:  firstBad,
-			})
-		}
+		out.end()
+	}
+}
+
+// output passes lines on, and counts how many are valid.
+type output struct {
+	yield      func(Line, error) bool
+	number     int // of the current line
+	valid, bad int
+	firstBad   error
+	stopped    bool
+}
+
+// emit passes on what the current line says, and reports whether anybody wants
+// to read on.
+func (o *output) emit(l Line) bool {
+	l.Number = o.number
+	if e, ok := l.Err.(*LineError); ok {
+		e.Number = o.number
+	}
+	o.stopped = o.stopped || !o.yield(l, nil)
+	return !o.stopped
+}
+
+// judge counts the current line, which is bad when there is a reason.
+func (o *output) judge(rule []byte, reason string) {
+	if reason == "" {
+		o.valid++
+		return
+	}
+	o.bad++
+	e := &LineError{Text: clip(rule), Reason: reason}
+	if o.firstBad == nil {
+		o.firstBad = e
+	}
+	o.emit(Line{Kind: Bad, Err: e})
+}
+
+// end refuses the file as a whole if too much of it was bad.
+func (o *output) end() {
+	if total := o.valid + o.bad; !o.stopped && o.bad*100 > total*(100-minValid) {
+		o.yield(Line{}, &FileError{
+			Reason: fmt.Sprintf("%d of %d lines are bad, at least %d %% have to be good", o.bad, total, minValid),
+			First:  o.firstBad,
+		})
 	}
 }
 
