@@ -174,9 +174,9 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// certificate writes a certificate for 127.0.0.1, and returns the keys of the
-// config that name it, and who vouches for it.
-func certificate(t *testing.T) (config string, roots *x509.CertPool) {
+// keyPair returns a certificate for 127.0.0.1, with its Leaf, and who vouches
+// for it.
+func keyPair(t *testing.T) (tls.Certificate, *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -190,22 +190,32 @@ func certificate(t *testing.T) (config string, roots *x509.CertPool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	for file, block := range map[string]*pem.Block{"cert.pem": {Type: "CERTIFICATE", Bytes: der}, "key.pem": {Type: "PRIVATE KEY", Bytes: private}} {
-		if err := os.WriteFile(filepath.Join(dir, file), pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	roots = x509.NewCertPool()
 	leaf, err := x509.ParseCertificate(der)
 	if err != nil {
 		t.Fatal(err)
 	}
+	roots := x509.NewCertPool()
 	roots.AddCert(leaf)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, roots
+}
+
+// certificate writes a certificate for 127.0.0.1, and returns the keys of the
+// config that name it, and who vouches for it.
+func certificate(t *testing.T) (config string, roots *x509.CertPool) {
+	t.Helper()
+	pair, roots := keyPair(t)
+	private, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for file, block := range map[string]*pem.Block{
+		"cert.pem": {Type: "CERTIFICATE", Bytes: pair.Certificate[0]}, "key.pem": {Type: "PRIVATE KEY", Bytes: private},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, file), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return fmt.Sprintf("cert = %q\nkey = %q", filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")), roots
 }
 

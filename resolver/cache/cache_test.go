@@ -116,7 +116,7 @@ func TestCap(t *testing.T) {
 }
 
 // A flood of names that nobody asks for twice leaves those in use alone.
-// (SECURITY R-15, with 100,000 names)
+// (SECURITY R-15: a sixtieth of the row's flood into a sixtieth of its cache)
 func TestFloodKeepsHotSet(t *testing.T) {
 	c := cache.New(1 << 20)
 	const hot = 1000

@@ -112,7 +112,7 @@ func TestWrongIDFloodEndsOverTCP(t *testing.T) {
 	}
 }
 
-// (SECURITY S-04, with 20 queries)
+// (SECURITY S-04; with a thousand queries in lab/conformance)
 func TestWrongIDWithoutTCPStillAnswers(t *testing.T) {
 	refused := make(chan struct{})
 	var once sync.Once

@@ -1,0 +1,110 @@
+package server_test
+
+import (
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"smartdns/resolver/server"
+)
+
+// 500 connections of one address, an octet every 1.9 s on each, half of them
+// after a query, are all closed in the end, and meanwhile an honest client is
+// answered over TCP, on the connection that it has and on new ones; all times are
+// a tenth of the row's and of our own (SECURITY R-07).
+func TestSlowlorisHoldsUpNobody(t *testing.T) {
+	const tenth = 10
+	l := server.DefaultLimits()
+	l.TCPFirst, l.TCPIdle = l.TCPFirst/tenth, l.TCPIdle/tenth
+	s, _ := start(t, echoA, l, loopback)
+	kept, err := net.Dial("tcp", loopback)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Close()
+
+	var slow sync.WaitGroup
+	var held, stuck atomic.Int32
+	var over atomic.Bool
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 66)}, Timeout: 10 * time.Second}
+	for i := range 500 {
+		c, err := d.Dial("tcp", loopback)
+		if err != nil {
+			t.Fatal(err)
+		}
+		slow.Go(func() {
+			defer c.Close()
+			if i%2 == 1 {
+				c.SetDeadline(time.Now().Add(10 * time.Second))
+				c.Write(framed(query("www.example.com")))
+				if _, err := (&dns.Conn{Conn: c}).ReadMsg(); err == nil {
+					held.Add(1)
+				}
+			}
+			if !hungUpWhileTrickling(c, 1900*time.Millisecond/tenth) {
+				stuck.Add(1)
+			}
+		})
+	}
+	ended := make(chan struct{})
+	go func() { slow.Wait(); over.Store(true); close(ended) }()
+	pace := time.NewTicker(20 * time.Millisecond) // a connection is closed after a thousand queries
+	defer pace.Stop()
+	worst, asked := time.Duration(0), 0
+	for ; !over.Load(); asked++ {
+		<-pace.C
+		for _, c := range []net.Conn{kept, nil} {
+			begun := time.Now()
+			if c == nil {
+				if c, err = net.Dial("tcp", loopback); err != nil {
+					t.Fatal(err)
+				}
+			}
+			c.SetDeadline(begun.Add(10 * time.Second))
+			c.Write(framed(query("www.example.com")))
+			if _, err := (&dns.Conn{Conn: c}).ReadMsg(); err != nil {
+				t.Fatalf("an honest client, after %d answers: %v", asked, err)
+			}
+			if c != kept {
+				c.Close()
+			}
+			worst = max(worst, time.Since(begun))
+		}
+	}
+	<-ended
+	if stuck.Load() > 0 || held.Load() == 0 {
+		t.Errorf("%d of 500 connections stay open; %d were let in and asked", stuck.Load(), held.Load())
+	}
+	t.Logf("%d honest queries, the slowest in %s; %d connections refused", 2*asked, worst, s.Stats().TCPRefused)
+}
+
+// hungUpWhileTrickling sends a long message, an octet every so often, until the
+// other end hangs up. It reports false when that does not come.
+func hungUpWhileTrickling(c net.Conn, every time.Duration) bool {
+	c.SetDeadline(time.Now().Add(30 * time.Second))
+	gone := make(chan error, 1)
+	go func() { _, err := io.Copy(io.Discard, c); gone <- err }()
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for _, b := range framed(make([]byte, 150)) {
+		if _, err := c.Write([]byte{b}); err != nil {
+			c.Close()
+			<-gone
+			return true
+		}
+		select {
+		case err := <-gone:
+			e, ok := err.(net.Error)
+			return !ok || !e.Timeout()
+		case <-tick.C:
+		}
+	}
+	c.Close()
+	<-gone
+	return false
+}
