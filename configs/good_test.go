@@ -374,6 +374,23 @@ ecs = "114.240.0.0/24"
 	checkRoundTrip(t, cfg)
 }
 
+// The line for some clients that is one too many is told by its place.
+func TestTooManyLinesForSomeClientsAreLocated(t *testing.T) {
+	for n, want := range map[int]string{
+		configs.MaxLimited:     "",
+		configs.MaxLimited + 3: fmt.Sprintf("smartdns.toml:%d: [decide] names[%d] clients: more than %d lines are for some clients", configs.MaxLimited+4, configs.MaxLimited+1, configs.MaxLimited),
+	} {
+		text := "[decide]\nnames = [\n  { match = \"x.example\", answer = \"block\" },\n"
+		for i := range n {
+			text += fmt.Sprintf("  { match = \"x%d.example\", answer = \"block\", clients = [\"192.168.8.%d\"] },\n", i, i+1)
+		}
+		_, err := configs.Parse(strings.NewReader(text+"  { match = \"*\", ask = \"auto\" },\n]\n"), "smartdns.toml")
+		if want == "" && err != nil || want != "" && (err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "\n")) {
+			t.Errorf("%d lines: %v, want %q", n, err, want)
+		}
+	}
+}
+
 // A password is in no text that a Config or an error gives, and what stands
 // for it is not taken for one.
 func TestPasswordsAreNotTold(t *testing.T) {

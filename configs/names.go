@@ -25,7 +25,25 @@ func (c converter) nameRules(raw rules[rawNameRule]) []NameRule {
 		matchesAll = append(matchesAll, rule.Clients.Everybody() && line.body.Clients.missing() && slices.ContainsFunc(rule.Match, func(m NameMatch) bool { return m.Kind == MatchAll }))
 	}
 	c.checkLast(raw.place, places, matchesAll, `{ match = "*", ask = "auto" }`)
+	c.checkLimited(all, places)
 	return all
+}
+
+// MaxLimited is how many lines of names may be for some clients.
+const MaxLimited = 64
+
+// checkLimited says which line for some clients is one too many.
+func (c converter) checkLimited(all []NameRule, places []place) {
+	n := 0
+	for i, rule := range all {
+		if rule.Clients.Everybody() {
+			continue
+		}
+		if n++; n > MaxLimited {
+			c.addf(places[i].child("clients"), "more than %d lines are for some clients: let one line have all names of the same clients, as match = [\"a.example\", \"b.example\"] or a list", MaxLimited)
+			return
+		}
+	}
 }
 
 func defaultNameRules() []NameRule {

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"fmt"
 	"net/netip"
 	"sync/atomic"
 
@@ -77,7 +78,16 @@ func clientsOf(r configs.NameRule) policy.Clients {
 
 // views compiles who is treated apart. IDs begin with first.
 func (p *Parts) views(first uint16) (v *policy.Views, next uint16, err error) {
-	return policy.NewViews(limited(p.Config), p.Config.Listen.Sides, first)
+	v, next, err = policy.NewViews(limited(p.Config), p.Config.Listen.Sides, first)
+	if err != nil {
+		rules := p.Config.Decide.Names
+		for i := len(rules) - 1; i >= 0; i-- { // the last line that made it so
+			if !clientsOf(rules[i]).Everybody() {
+				return nil, 0, fmt.Errorf("%s: [decide] names[%d] clients: %w", rules[i].Pos, i, err)
+			}
+		}
+	}
+	return v, next, err
 }
 
 // setAccess lets clients ask, and tells them apart.
