@@ -374,6 +374,23 @@ ecs = "114.240.0.0/24"
 	checkRoundTrip(t, cfg)
 }
 
+// A line can be for a link-local client behind one interface.
+func TestLinkLocalClientsOfALine(t *testing.T) {
+	line := func(client string) string {
+		return "[decide]\nnames = [\n  { match = \"a.example\", answer = \"block\", clients = [\"" + client + "\"] },\n  { match = \"*\", ask = \"auto\" },\n]\n"
+	}
+	cfg := mustParse(t, line(`fe80::20%br-lan", "192.168.8.20`))
+	if c := cfg.Decide.Names[0].Clients; len(c.Zoned) != 1 || c.Zoned[0] != netip.MustParseAddr("fe80::20%br-lan") || len(c.Prefixes) != 1 {
+		t.Errorf("%+v", c)
+	}
+	checkRoundTrip(t, cfg)
+	for _, bad := range []string{"fd00::20%br-lan", "192.168.8.20%br-lan", "fe80::20%", "fe80::20%no/interface", `fe80::20%br-lan", "fe80::20%br-lan`} {
+		if _, err := configs.Parse(strings.NewReader(line(bad)), "smartdns.toml"); err == nil || !strings.HasPrefix(err.Error(), "smartdns.toml:3: [decide] names[0] clients") {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+}
+
 // The line for some clients that is one too many is told by its place.
 func TestTooManyLinesForSomeClientsAreLocated(t *testing.T) {
 	for n, want := range map[int]string{

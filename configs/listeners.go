@@ -68,11 +68,12 @@ func (c converter) side(l rawListener) string {
 // Clients says for whom a line holds. The zero value is everybody.
 type Clients struct {
 	Prefixes []netip.Prefix
+	Zoned    []netip.Addr // link-local ones, each with its interface
 	MACs     []routing.MAC
 }
 
 // Everybody reports whether the line holds for all clients.
-func (c Clients) Everybody() bool { return len(c.Prefixes) == 0 && len(c.MACs) == 0 }
+func (c Clients) Everybody() bool { return len(c.Prefixes)+len(c.Zoned)+len(c.MACs) == 0 }
 
 // lineClients reads whom a line of names is for.
 func (c converter) lineClients(raw rawStrings) Clients {
@@ -88,6 +89,16 @@ func (c converter) lineClients(raw rawStrings) Clients {
 				c.addf(item.place, "%s is nobody's MAC", quote(item.value))
 			} else {
 				all.MACs = append(all.MACs, m)
+			}
+			continue
+		}
+		if strings.ContainsRune(item.value, '%') {
+			if addr, err := parseAddr(item.value); err != nil {
+				c.valuef(item, err)
+			} else if slices.Contains(all.Zoned, addr) {
+				c.twice(item)
+			} else {
+				all.Zoned = append(all.Zoned, addr)
 			}
 			continue
 		}
@@ -107,7 +118,7 @@ func (c converter) lineClients(raw rawStrings) Clients {
 }
 
 func (c Clients) texts() []string {
-	all := texts(c.Prefixes)
+	all := append(texts(c.Prefixes), texts(c.Zoned)...)
 	for i, p := range c.Prefixes {
 		if p.IsSingleIP() {
 			all[i] = p.Addr().String()

@@ -242,19 +242,6 @@ func (p *Parts) isOwn(a netip.AddrPort, f routing.Facts) bool {
 	return false
 }
 
-// clients returns who may ask: this host by any of its addresses, the LAN by
-// the prefixes of its interfaces, and whom the file adds.
-func clients(c *configs.Config, f routing.Facts) []netip.Prefix {
-	var all []netip.Prefix
-	onLAN(c, f, func(p netip.Prefix) { all = append(all, p.Masked()) })
-	for _, i := range f.Links {
-		for _, a := range i.Addrs {
-			all = append(all, netip.PrefixFrom(a.Addr(), a.Addr().BitLen()))
-		}
-	}
-	return append(all, c.Listen.Clients...)
-}
-
 // carriesV6 says of a path whether it carries IPv6 now.
 func (p *Parts) carriesV6(f routing.Facts, path routing.Path) bool {
 	if !f.IPv6 {

@@ -104,17 +104,23 @@ func TestAWildcardHasTheLANAlready(t *testing.T) {
 }
 
 func TestClientsAreTheLANAndThisHost(t *testing.T) {
-	got := clients(compiled(t, gateway, "0.0.0.0/0").Config, gatewayFacts())
+	may := clients(compiled(t, gateway, "0.0.0.0/0").Config, gatewayFacts())
 	for _, c := range []struct {
 		addr string
 		want bool
 	}{
-		{"192.168.8.77", true}, {"fd00:8::77", true}, {"fe80::77", true}, {"203.0.113.7", true}, {"10.50.1.1", true},
+		{"192.168.8.77", true}, {"fd00:8::77", true}, {"203.0.113.7", true}, {"10.50.1.1", true}, {"127.0.0.9", true}, {"::1", true},
 		{"203.0.113.9", false}, {"192.168.9.1", false}, {"2001:db8::1", false},
+		// A link-local address is anybody's behind another link.
+		{"fe80::77%br-lan", true}, {"fe80::77%eth0", false}, {"fe80::77", false}, {"fe80::1%eth0", false},
+		{"fe80::7%eth0", true}, {"fe80::1%br-lan", true}, {"fe80::7%3", false},
 	} {
 		a := netip.MustParseAddr(c.addr)
-		if in := slices.ContainsFunc(got, func(p netip.Prefix) bool { return p.Contains(a) }); in != c.want {
+		if in := may.ask(a); in != c.want {
 			t.Errorf("%s may ask: %t, want %t", a, in, c.want)
+		}
+		if n := testing.AllocsPerRun(100, func() { may.ask(a) }); n != 0 {
+			t.Errorf("%s: %v allocations", a, n)
 		}
 	}
 }

@@ -38,7 +38,7 @@ func NewQuery(q wire.Query, client netip.Addr, transport string) (*Query, error)
 		return nil, fmt.Errorf("reading the question: %w", err)
 	}
 	return &Query{
-		Name: name, Type: q.Type, Client: client, Transport: transport, From: policy.Client{Addr: client.WithZone("")},
+		Name: name, Type: q.Type, Client: client, Transport: transport, From: policy.Client{Addr: client},
 		Flags: Flags{RD: q.RD(), CD: q.CD(), AD: q.AD(), EDNS: q.EDNS.Present, DO: q.EDNS.DO},
 		ID:    q.ID(), Size: q.Limit(), Question: slices.Clone(q.Question),
 	}, nil
@@ -47,7 +47,7 @@ func NewQuery(q wire.Query, client netip.Addr, transport string) (*Query, error)
 // Ask returns a Query of our own, as `smartdns query` makes it.
 func Ask(name dnsname.FQDN, qtype uint16, client netip.Addr) *Query {
 	return &Query{
-		Name: name, Type: qtype, Client: client, From: policy.Client{Addr: client.WithZone("")}, Flags: Flags{RD: true, EDNS: true},
+		Name: name, Type: qtype, Client: client, From: policy.Client{Addr: client}, Flags: Flags{RD: true, EDNS: true},
 		Size: wire.MaxUDP, Question: question(name, qtype),
 	}
 }

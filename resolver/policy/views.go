@@ -14,14 +14,15 @@ import (
 // one of the MACs. The zero value is everybody.
 type Clients struct {
 	Prefixes []netip.Prefix
+	Zoned    []netip.Addr // link-local ones, each behind the link that is its zone
 	MACs     []routing.MAC
 }
 
 // Everybody reports whether the line holds for all clients.
-func (c Clients) Everybody() bool { return len(c.Prefixes) == 0 && len(c.MACs) == 0 }
+func (c Clients) Everybody() bool { return len(c.Prefixes)+len(c.Zoned)+len(c.MACs) == 0 }
 
-// Client is who asks, and where. v4 addresses are never v4-mapped, and none has
-// a zone.
+// Client is who asks, and where. v4 addresses are never v4-mapped; link-local
+// v6 ones have the name of their link as their zone.
 type Client struct {
 	Listener netip.AddrPort // the zero value for our own questions
 	Addr     netip.Addr     // invalid for our own questions
@@ -55,6 +56,7 @@ type Views struct {
 	base    uint16
 	at      map[netip.AddrPort]uint16 // index in sides
 	clients bart.Table[uint16]        // index in byAddr
+	zoned   map[netip.Addr]uint16     // index in byAddr; of addresses with a zone, which come first
 	macs    map[routing.MAC]uint16    // index in byMAC
 }
 
@@ -63,11 +65,11 @@ type Views struct {
 // of this policy, also that of everybody else, from those of the one before; it must be at least 1. Next is
 // what the policy after it may begin with.
 func NewViews(lines []Clients, listeners map[netip.AddrPort]string, first uint16) (v *Views, next uint16, err error) {
-	v = &Views{sides: []string{""}, byAddr: []Lines{0}, byMAC: []Lines{0}, at: map[netip.AddrPort]uint16{}, macs: map[routing.MAC]uint16{}}
+	v = &Views{sides: []string{""}, byAddr: []Lines{0}, byMAC: []Lines{0}, at: map[netip.AddrPort]uint16{}, zoned: map[netip.Addr]uint16{}, macs: map[routing.MAC]uint16{}}
 	for l, side := range listeners {
 		v.at[l] = index(&v.sides, side)
 	}
-	prefixes, macs := map[netip.Prefix]Lines{}, map[routing.MAC]Lines{}
+	prefixes, zoned, macs := map[netip.Prefix]Lines{}, map[netip.Addr]Lines{}, map[routing.MAC]Lines{}
 	if len(lines) > MaxLimited {
 		return nil, 0, fmt.Errorf("more than %d lines are limited to clients", MaxLimited)
 	}
@@ -75,18 +77,26 @@ func NewViews(lines []Clients, listeners map[netip.AddrPort]string, first uint16
 		for _, p := range clients.Prefixes {
 			prefixes[p.Masked()] |= 1 << i
 		}
+		for _, a := range clients.Zoned {
+			zoned[a] |= 1 << i
+		}
 		for _, m := range clients.MACs {
 			macs[m] |= 1 << i
 		}
 	}
-	for p := range prefixes {
-		var all Lines // the longest prefix stands for those around it
-		for around, lines := range prefixes {
-			if around.Bits() <= p.Bits() && around.Contains(p.Addr()) {
+	around := func(a netip.Addr, bits int) (all Lines) {
+		for p, lines := range prefixes {
+			if p.Bits() <= bits && p.Contains(a) {
 				all |= lines
 			}
 		}
-		v.clients.Insert(p, index(&v.byAddr, all))
+		return all
+	}
+	for p := range prefixes { // the longest prefix stands for those around it
+		v.clients.Insert(p, index(&v.byAddr, around(p.Addr(), p.Bits())))
+	}
+	for a, lines := range zoned {
+		v.zoned[a] = index(&v.byAddr, lines|around(a.WithZone(""), a.BitLen()))
 	}
 	for m, lines := range macs {
 		v.macs[m] = index(&v.byMAC, lines)
@@ -112,6 +122,18 @@ func index[T comparable](all *[]T, x T) uint16 {
 	return uint16(i)
 }
 
+// addr returns the index in byAddr of an address.
+func (v *Views) addr(a netip.Addr) uint16 {
+	if a.Zone() != "" {
+		if i, ok := v.zoned[a]; ok {
+			return i
+		}
+		a = a.WithZone("")
+	}
+	i, _ := v.clients.Lookup(a)
+	return i
+}
+
 // ByMAC reports whether the MAC of a client can matter.
 func (v *Views) ByMAC() bool { return v != nil && len(v.macs) > 0 }
 
@@ -122,7 +144,7 @@ func (v *Views) Of(c Client) View {
 	}
 	side, addr, mac := v.at[c.Listener], uint16(0), uint16(0)
 	if c.Addr.IsValid() {
-		addr, _ = v.clients.Lookup(c.Addr)
+		addr = v.addr(c.Addr)
 	}
 	if c.MAC != (routing.MAC{}) {
 		mac = v.macs[c.MAC]

@@ -80,6 +80,31 @@ func TestViewsFollowAddressMACAndListener(t *testing.T) {
 	}
 }
 
+// A link-local client is the one behind the link that a line says; one without a
+// link is meant behind each.
+func TestLinkLocalClientsAreToldByTheirLink(t *testing.T) {
+	lines := []policy.Clients{
+		{Zoned: []netip.Addr{netip.MustParseAddr("fe80::20%lan0")}},
+		{Prefixes: []netip.Prefix{netip.MustParsePrefix("fe80::20/128")}},
+		{Prefixes: []netip.Prefix{netip.MustParsePrefix("fe80::/64")}},
+	}
+	v, _, err := policy.NewViews(lines, nil, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for addr, want := range map[string]policy.Lines{
+		"fe80::20%lan0": 0b111, "fe80::20%lan1": 0b110, "fe80::21%lan0": 0b100, "fe80::20": 0b110, "fd00::20": 0,
+	} {
+		c := policy.Client{Addr: netip.MustParseAddr(addr)}
+		if got := v.Of(c).Lines; got != want {
+			t.Errorf("%s: lines %b, want %b", addr, got, want)
+		}
+		if n := testing.AllocsPerRun(100, func() { v.Of(c) }); n != 0 {
+			t.Errorf("%s: %v allocations", addr, n)
+		}
+	}
+}
+
 func TestViewsAreBounded(t *testing.T) {
 	if _, _, err := policy.NewViews(make([]policy.Clients, 65), nil, 1); err == nil {
 		t.Error("65 lines for some clients were taken")

@@ -2,7 +2,6 @@ package server
 
 import (
 	"net/netip"
-	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -95,12 +94,13 @@ func (b *batch) client(i int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), p)
 }
 
-// zone returns the zone of the sender of packet i, "" where it has none.
-func (b *batch) zone(i int) string {
-	if a := &b.from[i]; a.Family == unix.AF_INET6 && a.Scope_id != 0 {
-		return strconv.FormatUint(uint64(a.Scope_id), 10)
+// scope returns the link that the sender of packet i is behind where its address
+// means nothing without, else 0.
+func (b *batch) scope(i int) uint32 {
+	if a := &b.from[i]; a.Family == unix.AF_INET6 {
+		return a.Scope_id
 	}
-	return ""
+	return 0
 }
 
 // oob returns the control messages of packet i.

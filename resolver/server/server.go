@@ -28,7 +28,7 @@ type Handler interface {
 
 // Client is who asks, and how.
 type Client struct {
-	Addr      netip.AddrPort // v4 addresses are never v4-mapped
+	Addr      netip.AddrPort // as an Access gets it
 	Local     netip.Addr     // the address that was asked
 	Listener  netip.AddrPort // that took the query
 	Transport string         // UDP, TCP, TLS or HTTPS

@@ -23,6 +23,7 @@ const oobLen = 64
 // udpState is what the workers of all listeners share.
 type udpState struct {
 	packets sync.Pool // of *packet
+	zones   zones
 	gone    udpCounts // of listeners that are closed; guarded by the Server's mu
 }
 
@@ -84,7 +85,7 @@ func (w *worker) answer(fd uintptr) {
 			w.s.count.dropped.Add(1)
 			continue
 		}
-		client := Client{Addr: b.client(i), Listener: w.addr, Transport: UDP}
+		client := Client{Addr: w.client(i), Listener: w.addr, Transport: UDP}
 		q, reply, ok := w.s.accept(b.room(i), msg, &client)
 		if !ok {
 			if len(reply) > 0 {
@@ -112,6 +113,15 @@ func (w *worker) answer(fd uintptr) {
 	}
 }
 
+// client returns who sent packet i.
+func (w *worker) client(i int) netip.AddrPort {
+	from := w.batch.client(i)
+	if link := w.batch.scope(i); link != 0 {
+		return netip.AddrPortFrom(from.Addr().WithZone(w.s.udp.zones.name(link)), from.Port())
+	}
+	return from
+}
+
 // packet is a query on its way through the handler; the buffers are reused.
 type packet struct {
 	msg     [maxUDPQuery]byte
@@ -132,9 +142,6 @@ func (w *worker) handOver(q wire.Query, i int, from Client) {
 	p.on = copy(p.oob[:], w.batch.oob(i))
 	if from.Local = w.addr.Addr(); from.Local.IsUnspecified() {
 		from.Local = destination(p.oob[:p.on])
-	}
-	if zone := w.batch.zone(i); zone != "" {
-		from.Addr = netip.AddrPortFrom(from.Addr.Addr().WithZone(zone), from.Addr.Port())
 	}
 	p.from, p.fromLen = w.batch.from[i], w.batch.in[i].Namelen
 	w.s.inFlight.Add(1)

@@ -20,7 +20,7 @@ import (
 // Neighbours is the kernel's neighbour table: which client has which MAC. It
 // follows the kernel's events; nobody asks the kernel about a single client.
 type Neighbours struct {
-	table atomic.Pointer[map[netip.Addr]routing.MAC]
+	table atomic.Pointer[map[station]routing.MAC]
 
 	f   *os.File
 	raw syscall.RawConn
@@ -29,6 +29,20 @@ type Neighbours struct {
 	mu   sync.Mutex // guards following, and who writes table
 	buf  []byte     // of one packet
 	lost bool       // events were lost: the whole table has to be read again
+}
+
+// station is an address, and for a link-local v6 one the index of the link that
+// it is behind: behind another it may be somebody else's.
+type station struct {
+	addr netip.Addr
+	link int
+}
+
+func stationAt(addr netip.Addr, link int) station {
+	if !addr.Is6() || !addr.IsLinkLocalUnicast() {
+		link = 0
+	}
+	return station{addr, link}
 }
 
 const (
@@ -44,7 +58,7 @@ func WatchNeighbours() (*Neighbours, error) {
 		return nil, fmt.Errorf("watching the neighbours: %w", err)
 	}
 	n := &Neighbours{f: os.NewFile(uintptr(fd), "neighbour events"), buf: make([]byte, neighbourBuffer)}
-	n.table.Store(&map[netip.Addr]routing.MAC{})
+	n.table.Store(&map[station]routing.MAC{})
 	if err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1 << (unix.RTNLGRP_NEIGH - 1)}); err == nil {
 		if n.raw, err = n.f.SyscallConn(); err == nil {
 			err = request(fd)
@@ -60,21 +74,23 @@ func WatchNeighbours() (*Neighbours, error) {
 }
 
 // MAC returns the MAC of a client, zero when the kernel knows none: one behind
-// another router, or this host. It is safe for concurrent use and does not
+// another router, or this host. Of a link-local one, link is the index of the
+// link that it is behind; of others it does not matter. It is safe for concurrent use and does not
 // allocate. An event that came before the client's query is seen: the kernel
 // learns a neighbour before it takes a packet from it.
-func (n *Neighbours) MAC(a netip.Addr) routing.MAC {
+func (n *Neighbours) MAC(a netip.Addr, link int) routing.MAC {
 	if n == nil {
 		return routing.MAC{}
 	}
-	if mac, ok := (*n.table.Load())[a]; ok {
+	s := stationAt(a, link)
+	if mac, ok := (*n.table.Load())[s]; ok {
 		return mac
 	}
 	if a.IsLoopback() {
 		return routing.MAC{}
 	}
 	_ = n.raw.Control(func(fd uintptr) { n.drain(int(fd)) })
-	return (*n.table.Load())[a]
+	return (*n.table.Load())[s]
 }
 
 // Close ends the watch.
@@ -123,7 +139,7 @@ func (n *Neighbours) drain(fd int) (some bool) {
 			next.apply(n.buf[:size])
 		case n.lost && request(fd) == nil:
 			// What was lost may be that somebody else has an address now.
-			n.lost, next = false, edit{now: map[netip.Addr]routing.MAC{}, own: true}
+			n.lost, next = false, edit{now: map[station]routing.MAC{}, own: true}
 		default:
 			if next.own {
 				n.table.Store(&next.now)
@@ -136,11 +152,11 @@ func (n *Neighbours) drain(fd int) (some bool) {
 
 // edit is the table with changes; it is copied before the first one.
 type edit struct {
-	now map[netip.Addr]routing.MAC
+	now map[station]routing.MAC
 	own bool
 }
 
-func (e *edit) set(a netip.Addr, mac routing.MAC) {
+func (e *edit) set(a station, mac routing.MAC) {
 	if old := e.now[a]; old == mac {
 		return
 	}
@@ -198,5 +214,5 @@ func (e *edit) enter(is bool, b []byte) {
 	if !is || state&validStates == 0 {
 		mac = routing.MAC{}
 	}
-	e.set(addr.Unmap(), mac)
+	e.set(stationAt(addr.Unmap(), int(int32(binary.NativeEndian.Uint32(b[4:])))), mac)
 }

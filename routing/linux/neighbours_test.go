@@ -49,9 +49,9 @@ func lanLink(t *testing.T) int {
 func becomes(t *testing.T, n *Neighbours, addr string, mac routing.MAC) {
 	t.Helper()
 	a := netip.MustParseAddr(addr)
-	for end := time.Now().Add(5 * time.Second); n.MAC(a) != mac; runtime.Gosched() {
+	for end := time.Now().Add(5 * time.Second); n.MAC(a, 0) != mac; runtime.Gosched() {
 		if time.Now().After(end) {
-			t.Fatalf("%s has %s, want %s", addr, n.MAC(a), mac)
+			t.Fatalf("%s has %s, want %s", addr, n.MAC(a, 0), mac)
 		}
 	}
 }
@@ -69,13 +69,13 @@ func TestNeighboursFollowTheKernel(t *testing.T) {
 		}
 		defer n.Close()
 		for addr, want := range map[string]routing.MAC{"192.168.8.20": one, "fd00:8::20": two, "192.168.8.99": {}, "127.0.0.1": {}} {
-			if got := n.MAC(netip.MustParseAddr(addr)); got != want {
+			if got := n.MAC(netip.MustParseAddr(addr), 0); got != want {
 				t.Errorf("%s has %s, want %s", addr, got, want)
 			}
 		}
 		// The kernel said it before the client could ask: no waiting.
 		neighbour(t, link, "192.168.8.21", two, netlink.NUD_STALE)
-		if got := n.MAC(netip.MustParseAddr("192.168.8.21")); got != two {
+		if got := n.MAC(netip.MustParseAddr("192.168.8.21"), 0); got != two {
 			t.Errorf("a client that came just now has %s, want %s", got, two)
 		}
 		neighbour(t, link, "192.168.8.20", two, netlink.NUD_REACHABLE)
@@ -84,11 +84,27 @@ func TestNeighboursFollowTheKernel(t *testing.T) {
 		becomes(t, n, "192.168.8.20", routing.MAC{})
 		neighbour(t, link, "192.168.8.21", two, 0)
 		becomes(t, n, "192.168.8.21", routing.MAC{})
-		if (*Neighbours)(nil).MAC(netip.MustParseAddr("192.168.8.20")) != (routing.MAC{}) {
+		if (*Neighbours)(nil).MAC(netip.MustParseAddr("192.168.8.20"), 0) != (routing.MAC{}) {
 			t.Error("nobody's neighbours have a MAC")
 		}
+		// The same link-local address behind two links is two clients.
+		far, err := netlink.LinkByName("lan1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := netlink.LinkSetUp(far); err != nil {
+			t.Fatal(err)
+		}
+		neighbour(t, link, "fe80::20", one, netlink.NUD_STALE)
+		neighbour(t, far.Attrs().Index, "fe80::20", two, netlink.NUD_STALE)
+		local := netip.MustParseAddr("fe80::20")
+		for at, want := range map[int]routing.MAC{link: one, far.Attrs().Index: two, 0: {}} {
+			if got := n.MAC(local, at); got != want {
+				t.Errorf("behind link %d fe80::20 has %s, want %s", at, got, want)
+			}
+		}
 		a := netip.MustParseAddr("fd00:8::20")
-		if allocs := testing.AllocsPerRun(100, func() { n.MAC(a) }); allocs != 0 {
+		if allocs := testing.AllocsPerRun(100, func() { n.MAC(a, 0) }); allocs != 0 {
 			t.Errorf("%v allocations", allocs)
 		}
 	})
