@@ -20,7 +20,7 @@ import (
 const (
 	// loopDoubt is how long a question is under way until an equal one that
 	// comes in may be the same, sent back.
-	loopDoubt = 300 * time.Millisecond
+	loopDoubt = 600 * time.Millisecond
 	// loopPause is the time between two tests of the same side.
 	loopPause = 10 * time.Second
 	// loopPatience is how long a test waits for its reply: one packet's time.

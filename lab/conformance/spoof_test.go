@@ -153,7 +153,7 @@ func TestEqualQuestionsAreOneOnTheirWay(t *testing.T) {
 	}
 	ids := map[uint16]bool{}
 	for _, one := range seen.of("same.example.net.") {
-		if !one.tcp {
+		if !one.tcp && one.name == "same.example.net." { // else our own test whether that server forwards to us
 			ids[one.id] = true
 		}
 	}
