@@ -62,6 +62,9 @@ func (l *lookup) exchange(ctx context.Context, f *flight) outcome {
 		if f.shared.Load() {
 			l.r.testLoop(*l)
 		}
+		if l.r.flights.loops.has(l.side) {
+			out.err = fmt.Errorf("%w (its server sends our questions back to us: a forwarding loop)", out.err)
+		}
 		l.failed(out.err)
 	case out.suspect.why == "":
 		kind, life := out.msg.life(l.qtype)

@@ -195,8 +195,18 @@ func (l *loops) proved(token string, from netip.Addr) (loop ForwardingLoop, ok b
 	return loop, true
 }
 
+// has reports whether side has a server that is known to loop.
+func (l *loops) has(side string) bool {
+	return l.any(func(s ForwardingLoop) bool { return s.Side == side })
+}
+
 // from reports whether what client asks may be what we ask side.
 func (l *loops) from(side string, client netip.Addr) bool {
+	return l.any(func(s ForwardingLoop) bool { return s.Side == side && s.From == client })
+}
+
+// any reports whether one of the loops is as is says.
+func (l *loops) any(is func(ForwardingLoop) bool) bool {
 	if l.known.Load() == 0 {
 		return false
 	}
@@ -204,7 +214,7 @@ func (l *loops) from(side string, client netip.Addr) bool {
 	defer l.mu.Unlock()
 	l.expire(time.Now())
 	for _, s := range l.found {
-		if s.Side == side && s.From == client {
+		if is(s.ForwardingLoop) {
 			return true
 		}
 	}

@@ -105,9 +105,10 @@ func TestForwardingLoopIsFoundAndForgotten(t *testing.T) {
 			return replied(q, int(m.Code()))
 		})
 		r, _ = withPolicy(autoPolicy(resolver.ForeignOnly, nil, upstream.Group([]upstream.Exchanger{server}, upstream.Fastest)))
+		var last *resolver.Decision
 		again := func(name string) time.Duration {
 			begun := time.Now()
-			r.Resolve(t.Context(), query(t, name, 1))
+			last = r.Resolve(t.Context(), query(t, name, 1))
 			return time.Since(begun)
 		}
 		again("www.example.com.")
@@ -118,6 +119,9 @@ func TestForwardingLoopIsFoundAndForgotten(t *testing.T) {
 		}
 		if took := again("mail.example.com."); took > time.Second {
 			t.Errorf("a query took %s when the loop was known", took)
+		}
+		if len(last.EDE) == 0 || !strings.Contains(last.EDE[0].Text, "a forwarding loop") {
+			t.Errorf("the client is told %+v", last.EDE)
 		}
 		looping = false
 		<-time.After(3 * time.Minute)
