@@ -51,6 +51,13 @@ func TestReadme(t *testing.T) {
 	prepare := "install -d /etc/wireguard /etc/smartdns && install -m 0600 " + w.Gateway.WireGuardFile() +
 		" /etc/wireguard/wg0.conf && echo example.org > /etc/smartdns/foreign.txt"
 	w.inGateway(prepare)
+	for file, text := range map[string]string{ // of other programs
+		"/etc/dnsmasq.conf":           "server=223.5.5.5\nserver=/example.org/tls.example/9.9.9.9\ndhcp-range=192.168.8.100,192.168.8.200\n",
+		"/etc/mosdns/config.yaml":     "plugins:\n  - tag: out\n    type: forward\n    args: {upstreams: [{addr: 223.5.5.5}]}\n  - tag: main\n    type: sequence\n    args: [{exec: $out}]\n",
+		"/etc/smartdns/smartdns.conf": "server 223.5.5.5\naddress /ads.example.com/#\n",
+	} {
+		w.inGateway("install -D /dev/stdin " + file + " <<'EOF'\n" + text + "EOF")
+	}
 	var daemon *lab.Process
 	stop := func() {
 		if daemon == nil {
