@@ -400,6 +400,20 @@ type Marks struct {
 	Size    uint32 // elements per set
 }
 
+// RoutingMode says what decides which way a packet leaves.
+type RoutingMode string
+
+// The values of mode.
+const (
+	ModeMark   RoutingMode = "mark"   // marks of answered addresses, then the lines of addresses
+	ModeRoutes RoutingMode = "routes" // the lines of addresses, as routes
+	ModeAll    RoutingMode = "all"    // everything but what is private goes into the tunnel
+	ModeOff    RoutingMode = "off"    // somebody else: nothing in the kernel is ours
+)
+
+// Marks reports whether answers mark their addresses.
+func (m RoutingMode) Marks() bool { return m == ModeMark }
+
 // TableMode says who may edit our nftables table.
 type TableMode string
 
@@ -411,6 +425,7 @@ const (
 
 // Routing is the part of the kernel state that is not a tunnel.
 type Routing struct {
+	Mode  RoutingMode
 	Skip  []string // interfaces whose traffic is left alone
 	Table TableMode
 }

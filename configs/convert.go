@@ -29,6 +29,7 @@ func convert(p *problems, raw *rawConfig) *Config {
 	cfg.Decide = c.decide(raw.Decide)
 	cfg.Records = c.records(raw.Records)
 	cfg.DNS64 = c.dns64(raw.DNS64)
+	c.checkMode(cfg)
 	return cfg
 }
 

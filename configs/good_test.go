@@ -134,7 +134,7 @@ func TestDefaultIsAResolverOnLoopback(t *testing.T) {
 		Poison:  configs.Poison{Hold: 400_000_000},
 		Cache:   configs.Cache{Stale: 24 * time.Hour, Prefetch: true, MaxTTL: 24 * time.Hour, Save: true},
 		Marks:   configs.Marks{OnError: "servfail", Size: 262144},
-		Routing: configs.Routing{Table: "owned"},
+		Routing: configs.Routing{Mode: configs.ModeMark, Table: "owned"},
 	}
 	if diff := cmp.Diff(want, cfg, sameConfig); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)

@@ -82,5 +82,5 @@ func (c converter) routing(raw rawRouting) Routing {
 			c.addf(item.place, "%s is in [listen] lan: its traffic cannot be left alone", quote(item.value))
 		}
 	})
-	return Routing{Skip: skip, Table: word(c, raw.Table, TableOwned, TableShared)}
+	return Routing{Mode: c.mode(), Skip: skip, Table: word(c, raw.Table, TableOwned, TableShared)}
 }

@@ -126,6 +126,7 @@ type rawMarks struct {
 }
 
 type rawRouting struct {
+	Mode  rawString  `toml:"mode"`
 	Skip  rawStrings `toml:"skip"`
 	Table rawString  `toml:"table"`
 }

@@ -29,7 +29,7 @@ func (c converter) sides(raw named[rawSide], own []netip.AddrPort) []Side {
 			c.addf(s.place, `"auto" is the word for either side: call it otherwise`)
 		}
 		fallback := routing.Direct
-		if s.name == SideForeign {
+		if s.name == SideForeign || s.name == SideDomestic && c.modeIs(ModeAll) {
 			fallback = c.firstTunnel()
 		}
 		side := Side{

@@ -82,6 +82,7 @@ func (c *Config) Text() string {
 		row{"on_error", tomlString(string(c.Marks.OnError))},
 		row{"size", strconv.FormatUint(uint64(c.Marks.Size), 10)})
 	w.table("routing",
+		row{"mode", tomlString(string(c.Routing.Mode))},
 		row{"skip", tomlStrings(c.Routing.Skip)},
 		row{"table", tomlString(string(c.Routing.Table))})
 	return w.String()

@@ -61,7 +61,7 @@ func compile(c *configs.Config, stored copies) (*Parts, error) {
 	var errs []error
 	collect := func(err error) { errs = append(errs, err) }
 
-	for _, t := range c.Tunnels {
+	for _, t := range p.ours() {
 		file, err := wg.ParseFile(t.Config)
 		if err != nil {
 			collect(fmt.Errorf("%s: [tunnel.%s] %w", t.Pos, t.Path, err))
@@ -74,7 +74,7 @@ func compile(c *configs.Config, stored copies) (*Parts, error) {
 	var home []netip.Prefix
 	var beside sync.WaitGroup
 	beside.Go(func() { // the names take the longest
-		if p.Geo, geoErr = l.table(); geoErr == nil && len(c.Tunnels) > 0 {
+		if p.Geo, geoErr = l.table(); geoErr == nil && len(p.ours()) > 0 && c.Routing.Mode != configs.ModeAll {
 			home = slices.Concat(p.Geo.Home())
 		}
 	})
@@ -101,6 +101,14 @@ func compile(c *configs.Config, stored copies) (*Parts, error) {
 	}
 	p.Lists = l.report()
 	return p, nil
+}
+
+// ours returns the tunnels of the file that are for us to make.
+func (p *Parts) ours() []configs.Tunnel {
+	if p.Config.Routing.Mode == configs.ModeOff {
+		return nil
+	}
+	return p.Config.Tunnels
 }
 
 func compileNames(c *configs.Config, l *lists) (*policy.Names, pins, error) {
@@ -181,6 +189,9 @@ func compileAddresses(c *configs.Config, l *lists) (*policy.Addresses, Sets, err
 				s.Private = true
 				add(nft.Match{Kind: nft.MatchPrivate})
 			case configs.AddrHome:
+				if c.Routing.Mode == configs.ModeAll {
+					break // home goes with the rest
+				}
 				s.Home = true
 				add(nft.Match{Kind: nft.MatchHome})
 			case configs.AddrPrefix:

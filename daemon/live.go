@@ -44,7 +44,7 @@ func (l live) mtu(p routing.Path) int {
 
 // input is what package routing should hold.
 func (p *Parts) input(l live) routing.Input {
-	in := routing.Input{Field: l.marks.field, Default: p.Sets.Decide.Default, LAN: p.Config.Listen.LAN, Marking: l.marking}
+	in := routing.Input{Field: l.marks.field, Default: p.Sets.Decide.Default, LAN: p.Config.Listen.LAN, Ways: p.ways(l), Marking: l.marking}
 	for _, t := range p.Tunnels {
 		in.Tunnels = append(in.Tunnels, routing.Tunnel{
 			Path: t.Path, Number: l.marks.numbers[t.Path], Index: l.links[t.Path].index,
@@ -119,6 +119,10 @@ func (p *Parts) ruleset(l live) nft.Ruleset {
 		Decide:    p.Sets.Decide,
 		DNS:       nft.DNS{Listen: l.listen},
 		SetSize:   c.Marks.Size,
+	}
+	if c.Routing.Mode == configs.ModeRoutes {
+		r.Decide = nft.Decide{Default: p.Sets.Decide.Default, Routed: true}
+		r.Addresses.Home, r.Addresses.Lists = nil, nil
 	}
 	if c.Listen.Redirect {
 		r.DNS.Redirect = redirectTo(c, l)

@@ -68,7 +68,7 @@ func TestAllowedIPsThatAreMostOfTheInternetSelectNothing(t *testing.T) {
 
 func gatewayFacts() routing.Facts {
 	return routing.Facts{
-		IPv6: true, Defaults: []routing.Default{{Family: routing.V4, Dev: "eth0"}},
+		IPv6: true, Defaults: []routing.Default{{Family: routing.V4, Dev: "eth0", Via: netip.MustParseAddr("203.0.113.1")}},
 		Gateways: []netip.Addr{netip.MustParseAddr("203.0.113.1")},
 		Links: []routing.Iface{
 			{Link: routing.Link{Index: 1, Name: "lo"}, Loopback: true, Addrs: prefixes("127.0.0.1/8", "::1/128")},

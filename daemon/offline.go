@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"smartdns/configs"
 	"smartdns/nft"
 	"smartdns/routing"
 	"smartdns/routing/linux"
@@ -60,7 +61,9 @@ func Check(o Options) (Report, error) {
 		}
 		r.Notes = append(r.Notes, text)
 	}
-	if len(p.Tunnels) == 0 {
+	if p.Config.Routing.Mode == configs.ModeOff {
+		r.Notes = append(r.Notes, `[routing] mode = "off": names are resolved, nothing is routed by us`)
+	} else if len(p.Tunnels) == 0 {
 		r.Notes = append(r.Notes, "no [tunnel.*]: names are resolved, nothing is routed")
 	}
 	return r, nil
@@ -157,6 +160,9 @@ func forwarding(key string) bool {
 
 // planText is the wanted state as commands.
 func (p *Parts) planText(l live, sets bool) []string {
+	if p.Config.Routing.Mode == configs.ModeOff {
+		return []string{`# [routing] mode = "off": nothing in the kernel is ours`}
+	}
 	if len(p.Tunnels) == 0 {
 		return []string{"# no [tunnel.*]: nothing in the kernel is ours"}
 	}
@@ -174,9 +180,7 @@ func (p *Parts) planText(l live, sets bool) []string {
 			fmt.Sprintf("wg set %s fwmark %#x", t.Path, l.marks.of(routing.Direct)))
 	}
 	out = append(out, "# locks first, then addresses, routes, rules and sysctls")
-	for _, s := range routing.Diff(routing.Plan(p.input(l), l.facts), routing.State{}) {
-		out = append(out, s.String())
-	}
+	out = append(out, stepTexts(routing.Diff(routing.Plan(p.input(l), l.facts), routing.State{}), sets)...)
 	out = append(out, "# our table, in one transaction")
 	rules := p.ruleset(l)
 	text := rules.String()

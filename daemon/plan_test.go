@@ -19,7 +19,7 @@ import (
 var updateGolden = flag.Bool("update", false, "write the golden files")
 
 // example compiles one of the shipped examples, with a provider's file.
-func example(t *testing.T, name string) *Parts {
+func example(t *testing.T, name, mode string) *Parts {
 	t.Helper()
 	const shipped = "/etc/wireguard/wg0.conf"
 	text, err := os.ReadFile(filepath.Join("../configs/examples", name))
@@ -34,6 +34,9 @@ func example(t *testing.T, name string) *Parts {
 	if !strings.Contains(string(text), shipped) {
 		t.Fatalf("%s does not name %s", name, shipped)
 	}
+	if mode != "" {
+		text = append(text, "\n[routing]\nmode = \""+mode+"\"\n"...)
+	}
 	c, err := configs.Parse(strings.NewReader(strings.ReplaceAll(string(text), `"`+shipped+`"`, `"`+wg+`"`)), name)
 	if err != nil {
 		t.Fatal(err)
@@ -42,7 +45,9 @@ func example(t *testing.T, name string) *Parts {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.Tunnels[0].Config = shipped
+	for i := range p.Tunnels {
+		p.Tunnels[i].Config = shipped
+	}
 	return p
 }
 
@@ -51,11 +56,14 @@ func example(t *testing.T, name string) *Parts {
 // and of the table in a kernel.
 func TestPlansOfTheExamples(t *testing.T) {
 	for _, c := range []struct {
-		name     string
-		forwards opened
-	}{{"gateway", opened{true, true}}, {"host", opened{}}} {
-		t.Run(c.name, func(t *testing.T) {
-			p := example(t, c.name+".toml")
+		name, mode string
+		forwards   opened
+	}{
+		{"gateway", "", opened{true, true}}, {"host", "", opened{}},
+		{"gateway", "all", opened{true, true}}, {"gateway", "routes", opened{true, true}}, {"host", "routes", opened{}}, {"host", "off", opened{}},
+	} {
+		t.Run(strings.TrimSuffix(c.name+"-"+c.mode, "-"), func(t *testing.T) {
+			p := example(t, c.name+".toml", c.mode)
 			l, err := p.wanted(gatewayFacts(), nil)
 			if err != nil {
 				t.Fatal(err)
@@ -64,8 +72,8 @@ func TestPlansOfTheExamples(t *testing.T) {
 			lines := p.planText(l, false)
 			got := strings.Join(lines, "\n") + "\n"
 			// The embedded prefixes change with their source.
-			got = regexp.MustCompile(`# \d+ elements`).ReplaceAllString(got, "# N elements")
-			path := "../testdata/plan/" + c.name + ".txt"
+			got = regexp.MustCompile(`# \d+ (elements|routes)`).ReplaceAllString(got, "# N $1")
+			path := "../testdata/plan/" + strings.TrimSuffix(c.name+"-"+c.mode, "-") + ".txt"
 			if *updateGolden {
 				if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
 					t.Fatal(err)
@@ -79,6 +87,9 @@ func TestPlansOfTheExamples(t *testing.T) {
 				t.Errorf("%s (-want +got; -update writes it):\n%s", path, diff)
 			}
 
+			if c.mode == "off" {
+				return // there is nothing of ours
+			}
 			plan := routing.Plan(p.input(l), l.facts)
 			if len(routing.Diff(plan, routing.State{})) == 0 {
 				t.Error("the plan asks for nothing")

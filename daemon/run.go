@@ -406,10 +406,14 @@ func (e *engine) bringUpQueries() {
 		Never: e.neverReason,
 	}
 	lane := server.Lane{Sealed: e.sealed}
-	if e.routed() {
+	if mode := e.parts.Config.Routing.Mode; e.routed() && mode.Marks() {
 		lane.Watch = func() (server.Watch, error) { return e.table.Watch() }
 		p.Marker = e.table.Marker()
 		p.StaticAgrees = e.staticAgrees
+	} else if e.routed() || mode == configs.ModeOff {
+		p.Unmarked = fmt.Sprintf("[routing] mode = %q marks nothing", mode)
+	}
+	if e.routed() {
 		p.CanV6 = func(path routing.Path) bool { return (*e.carries.Load())[path] }
 	}
 	e.resolver = resolver.New(resolver.Config{

@@ -38,6 +38,22 @@ func dialer(mark uint32) upstream.Dial {
 	return d.DialContext
 }
 
+// boundTo opens connections that leave by the interface of a path that is not
+// ours, or not at all.
+func boundTo(p routing.Path) upstream.Dial {
+	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		if e := c.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), string(p)) }); e != nil {
+			return e
+		}
+		if err != nil {
+			return fmt.Errorf("binding a socket to the interface %s: %w", p, err)
+		}
+		return nil
+	}}
+	return d.DialContext
+}
+
 // marks says which packet mark the sockets of each path carry.
 type marks struct {
 	field   routing.Field
@@ -110,7 +126,9 @@ func policySides(c *configs.Config, built builtSides) map[string]resolver.Side {
 // outlet and its proxy.
 func sideDial(s configs.Side, m marks, out outlets, secret bool) upstream.Dial {
 	dial := dialer(m.of(s.Via))
-	if s.Via.IsTunnel() {
+	if _, ours := m.numbers[s.Via]; s.Via.IsTunnel() && !ours {
+		dial = boundTo(s.Via)
+	} else if s.Via.IsTunnel() {
 		dial = out.of(s.Via).dial(dial, dialer(m.of(routing.Direct)), secret)
 	}
 	if s.SOCKS5.Addr.IsValid() {

@@ -44,6 +44,9 @@ func (e *engine) status(ctx context.Context) api.Status {
 	e.noticed.date(s.Conditions, time.Now())
 	s.Fine = !slices.ContainsFunc(s.Conditions, func(c api.Condition) bool { return c.Severity == severityError })
 	s.Summary = summary(s)
+	if s.Fine && v.parts.Config.Routing.Mode == configs.ModeOff {
+		s.Summary = `fine, but only resolving: [routing] mode is "off"`
+	}
 	return s
 }
 

@@ -69,7 +69,12 @@ func (r Ruleset) chains() []chain {
 			chain{name: chainArmFlow, about: "from the LAN, by an interface that is an uplink too", rules: r.decideFlows()},
 			chain{name: chainArmWay, about: "from the LAN, by an interface that is an uplink too", rules: r.steerFlows()})
 	}
-	out = append(out, r.classify(), r.decided(routing.Direct, r.direct()))
+	if r.Decide.Routed {
+		out = append(out, r.routed(), r.routedOwn())
+	} else {
+		out = append(out, r.classify())
+	}
+	out = append(out, r.decided(routing.Direct, r.direct()))
 	if slices.ContainsFunc(r.Tunnels, Tunnel.detours) {
 		out = append(out, chain{name: chainDetour, about: "direct only while the tunnel is down",
 			rules: rules(on(count(chainDetour), r.flow().set(r.revocable())))})
@@ -308,7 +313,7 @@ func (r Ruleset) steer() chain {
 	c.rules = rules(
 		on(in().is("lo"), ret()),
 		on(in().among(setSkip), ret()),
-		on(in().among(setTunnels), r.packet().set(0), ret()).because("out of a tunnel: never marked"),
+		r.outOfTunnels(),
 	)
 	c.rules = append(c.rules, r.armed(goTo(chainArmWay), family.from)...)
 	c.rules = append(c.rules, on(in().among(setUplinks), r.packet().set(r.direct()), ret()).because("for reverse path filters: its answers go direct"))
@@ -322,6 +327,9 @@ func (r Ruleset) steerFlows() []rule {
 	out = append(out, r.recalled()...)
 	for _, t := range r.Tunnels {
 		out = append(out, on(r.flow().is(t.Mark), goTo(toChain(t.Path))))
+	}
+	if r.Decide.Routed {
+		return append(out, r.keepDirect()...)
 	}
 	for _, m := range []uint32{r.direct(), r.revocable()} {
 		out = append(out, on(in().among(setLANIfs), r.flow().is(m), r.packet().set(r.direct())))
@@ -353,16 +361,21 @@ func (r Ruleset) output() chain {
 	for _, t := range r.Tunnels {
 		c.rules = append(c.rules, on(r.packet().is(t.Mark), r.flow().set(t.Mark), ret()).because("our own sockets"))
 	}
-	c.rules = append(c.rules, on(r.flow().is(r.direct()), ret()))
+	if !r.Decide.Routed {
+		c.rules = append(c.rules, on(r.flow().is(r.direct()), ret()))
+	}
 	c.rules = append(c.rules, r.recalled()...)
+	if r.Decide.Routed {
+		c.rules = append(c.rules, r.keepDirect()...)
+	}
 	c.rules = append(c.rules,
 		on(isRelated(), out().outside(setUplinks), ret()).because("errors and resets to containers"),
 		on(udp().sport(68), udp().dport(67), goTo(chainDirect)).because("DHCP"),
 		on(udp().sport(546), udp().dport(547), goTo(chainDirect)).because("DHCPv6"),
-		on(isNew(), r.flow().is(0), jump(chainDecide)),
-		on(isInvalid(), jump(chainDecide)).because("of no flow: a tunnel's is dropped"),
-		on(isUntracked(), tcp().only(), jump(chainDecide)),
-		on(isUntracked(), udp().only(), jump(chainDecide)),
+		on(isNew(), r.flow().is(0), jump(r.decidesOwn())),
+		on(isInvalid(), jump(r.decidesOwn())).because("of no flow: a tunnel's is dropped"),
+		on(isUntracked(), tcp().only(), jump(r.decidesOwn())),
+		on(isUntracked(), udp().only(), jump(r.decidesOwn())),
 	)
 	for _, t := range r.Tunnels {
 		c.rules = append(c.rules, on(r.flow().is(t.Mark), goTo(toChain(t.Path))))
@@ -383,8 +396,8 @@ func (r Ruleset) classify() chain {
 	}
 	c.rules = rules(on(toType(local()), ret()), on(toType(broadcast()), ret()))
 	both("LAN", chainDirect, setLAN)
-	for _, s := range []string{"169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32", "fe80::/10", "ff00::/8"} {
-		add("link-local, multicast", chainDirect, toPrefix(netip.MustParsePrefix(s)))
+	for _, p := range onLink() {
+		add("link-local, multicast", chainDirect, toPrefix(p))
 	}
 	o := r.order()
 	written := func(lines []AddressRule) {
@@ -413,6 +426,15 @@ func (r Ruleset) classify() chain {
 	written(o.late)
 	add("everything else", newChain(r.defaultPath()))
 	return c
+}
+
+// onLink returns what never leaves a link.
+func onLink() []netip.Prefix {
+	var out []netip.Prefix
+	for _, s := range []string{"169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32", "fe80::/10", "ff00::/8"} {
+		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
 }
 
 // own returns the subnets that always go through t, without repetition.

@@ -93,6 +93,10 @@ type List struct {
 type Decide struct {
 	Rules   []AddressRule // first match wins
 	Default routing.Path  // of the last line, "*"
+	// Routed says that the routing table knows the way of what is not marked: a
+	// flow then gets the path of the interface that it leads to. No rule, set or
+	// mark of an address decides.
+	Routed bool
 }
 
 // AddressRule sends the addresses it matches one way.

@@ -125,6 +125,8 @@ func (r *Resolver) unmarkable(a netip.Addr, v geo.Verdict, rule policy.AddressRu
 		}
 	}
 	switch {
+	case r.paths.Marker == nil && r.paths.Unmarked != "":
+		return r.paths.Unmarked
 	case r.paths.Marker == nil:
 		return "there is no tunnel"
 	case path == routing.Direct && v.Region != geo.Home && !pinned && rule.Named:

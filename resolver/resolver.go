@@ -158,8 +158,10 @@ func (p *Policy) identified() *Policy {
 // called for every answer: they must be quick and safe for concurrent use. A
 // nil function is one that says nothing special.
 type Paths struct {
-	// Marker is nil where there is no tunnel: then no answer is marked.
-	Marker Marker
+	// Marker is nil where no answer is marked: for want of a tunnel, or for what
+	// Unmarked says.
+	Marker   Marker
+	Unmarked string
 	// Never returns why an address must not be marked (it is ours, a gateway, a
 	// WireGuard endpoint, an upstream), "" when it may be.
 	Never func(netip.Addr) (reason string)

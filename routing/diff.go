@@ -1,6 +1,8 @@
 package routing
 
 import (
+	"cmp"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -39,10 +41,28 @@ func Diff(want, have State) []Step {
 	slices.Reverse(oldRules)
 	each(&down, oldRules, not(Rule.locks), func(r Rule) Step { return DelRule{r} })
 	each(&down, oldAddrs, nil, func(a Addr) Step { return DelAddr{a} })
+	oldRoutes = unreplaced(oldRoutes, newRoutes)
+	// Of two locks, the one that holds the other goes last.
+	locks := slices.DeleteFunc(slices.Clone(oldRoutes), not(Route.locks))
+	slices.SortStableFunc(locks, func(a, b Route) int { return cmp.Compare(b.Dst.Bits(), a.Dst.Bits()) })
 	each(&down, oldRoutes, not(Route.locks), func(r Route) Step { return DelRoute{r} })
-	each(&down, oldRoutes, Route.locks, func(r Route) Step { return DelRoute{r} })
+	each(&down, locks, nil, func(r Route) Step { return DelRoute{r} })
 	each(&down, oldRules, Rule.locks, func(r Rule) Step { return DelRule{r} })
 	return append(up, down...)
+}
+
+// unreplaced returns the old routes in whose place no new one has come.
+func unreplaced(old, added []Route) []Route {
+	type place struct {
+		table  uint32
+		dst    netip.Prefix
+		metric uint32
+	}
+	taken := make(map[place]bool, len(added))
+	for _, r := range added {
+		taken[place{r.Table, r.Dst, r.Metric}] = true
+	}
+	return slices.DeleteFunc(slices.Clone(old), func(r Route) bool { return taken[place{r.Table, r.Dst, r.Metric}] })
 }
 
 // locks reports whether other rules rely on r: it is the first to come and the

@@ -32,6 +32,8 @@ type Iface struct {
 type Default struct {
 	Family Family
 	Dev    string
+	Via    netip.Addr // the next hop; not valid for none, and may be of the other family
+	Metric uint32
 }
 
 // ForeignRule is a rule that is not ours, also those the kernel starts with.
@@ -65,6 +67,17 @@ func (f Facts) Link(index int) (Iface, bool) {
 // route.
 func (f Facts) HasDefault(fam Family) bool {
 	return slices.ContainsFunc(f.Defaults, func(d Default) bool { return d.Family == fam })
+}
+
+// Uplink returns the default route of family fam that the kernel prefers.
+func (f Facts) Uplink(fam Family) (Default, bool) {
+	best, found := Default{}, false
+	for _, d := range f.Defaults {
+		if d.Family == fam && (!found || d.Metric < best.Metric) {
+			best, found = d, true
+		}
+	}
+	return best, found
 }
 
 // Uplinks returns the interfaces that the default routes use, sorted.

@@ -14,6 +14,7 @@ type Input struct {
 	Tunnels []Tunnel // in the order of the file, at most MaxTunnels
 	Default Path     // where goes what nothing else decides
 	LAN     []string // interfaces whose clients we route; we forward if there are any
+	Ways    []Way    // what decides by destination; empty: marks do
 
 	// Marking says that our nft table is in place. Before it, only what locks is
 	// wanted: no rule may rely on marks that nobody sets, and nothing is
@@ -80,7 +81,9 @@ func Plan(in Input, f Facts) State {
 			t.plan(&s, l, f.IPv6)
 		}
 	}
-	if len(in.LAN) > 0 && len(in.Tunnels) > 0 {
+	if len(in.Ways) > 0 {
+		s.Routes = append(s.Routes, in.ways(f)...)
+	} else if len(in.LAN) > 0 && len(in.Tunnels) > 0 {
 		s.Routes = append(s.Routes, in.lockTable(f)...)
 	}
 	if in.Marking {
@@ -89,6 +92,8 @@ func Plan(in Input, f Facts) State {
 		}
 		if len(in.LAN) > 0 {
 			s.Sysctls = append(s.Sysctls, in.forwarding(f)...)
+		}
+		if len(in.LAN) > 0 || len(in.Ways) > 0 {
 			s.Sysctls = append(s.Sysctls, in.reversePaths(f)...)
 		}
 	}
@@ -201,6 +206,11 @@ func (in Input) unmarkedRules(fam Family, f Facts) []Rule {
 	var rules []Rule
 	fallback := in.fallback()
 	direct := in.Field.Value(MarkDirect)
+	if len(in.Ways) > 0 {
+		// Never without the "not": WireGuard's own packets carry the direct mark,
+		// and would loop.
+		return []Rule{{Family: fam, Pref: PrefWays, Not: true, Mark: direct, Mask: uint32(in.Field), Table: TableWays}}
+	}
 	for _, lan := range in.LAN {
 		// Direct packets meet the rules of others behind our band, as those of
 		// this host do, and at last main.

@@ -120,6 +120,26 @@ func planCases() []planCase {
 	v4Only.Tunnels[0].Addrs = prefixes("10.9.0.2/32")
 	v4Only.Tunnels[0].AllowedIPs = prefixes("0.0.0.0/0")
 
+	routes := oneTunnel()
+	routes.LAN = []string{"br-lan"}
+	routes.Ways = []routing.Way{
+		{Dst: netip.MustParsePrefix("192.168.8.0/24")}, {Dst: netip.MustParsePrefix("fc00::/7")},
+		{Dst: netip.MustParsePrefix("10.9.0.2/32"), Path: "wg0"},
+		{Dst: netip.MustParsePrefix("39.156.0.0/16"), Path: routing.Direct}, {Dst: netip.MustParsePrefix("2408::/16"), Path: routing.Direct},
+		{Dst: routing.V4.All(), Path: "wg0"}, {Dst: routing.V6.All(), Path: "wg0"},
+	}
+	uplinks := router
+	uplinks.Defaults = []routing.Default{
+		{Family: routing.V4, Dev: "ppp0", Metric: 50},
+		{Family: routing.V4, Dev: "eth0", Via: netip.MustParseAddr("192.0.2.1"), Metric: 100},
+		{Family: routing.V6, Dev: "eth0", Via: netip.MustParseAddr("fe80::1"), Metric: 1024},
+	}
+	v4Uplink := router
+	v4Uplink.Defaults = []routing.Default{{Family: routing.V4, Dev: "eth0", Via: netip.MustParseAddr("192.0.2.1")}}
+	waiting := routes
+	waiting.Tunnels = []routing.Tunnel{wg0()}
+	waiting.Tunnels[0].Index = 0
+
 	return []planCase{
 		{"nothing", "no tunnel is configured", routing.Input{Field: routing.DefaultField, Marking: true}, host()},
 		{"locks", "before the nft table and the link: only what locks", locks, host()},
@@ -130,6 +150,9 @@ func planCases() []planCase {
 		{"v4-tunnel", "the tunnel has no v6: what is marked for it cannot leave", v4Only, host()},
 		{"two-tunnels", "two tunnels, one of them for a few prefixes", two, twoLinks},
 		{"strict-filters", "a gateway whose reverse path filters are strict", gateway, strict},
+		{"routes", "home by routes; the preferred uplink has no gateway", routes, uplinks},
+		{"routes-v4-uplink", "home by routes; the uplink has no IPv6", routes, v4Uplink},
+		{"routes-no-link", "home by routes; the tunnel has no link yet", waiting, v4Uplink},
 	}
 }
 

@@ -16,8 +16,10 @@ const (
 
 	FirstTable = 52001                   // table of tunnel 0
 	TableLock  = FirstTable + MaxTunnels // what LAN packets without a mark find
+	TableWays  = TableLock + 1           // the ways by destination, of every packet that is not marked direct
 	PrefTunnel = 5101                    // tunnel n: look-up at PrefTunnel+2n, unreachable one above
 	PrefLAN    = 5190                    // per LAN interface: direct goes on behind our band; unmarked to TableLock one above
+	PrefWays   = 5195                    // what is not marked direct: to TableWays
 	PrefBand   = 5199                    // the last priority of our band: where direct goes on
 	PrefNoMain = 32768                   // after main and default: what neither of them could route
 
@@ -126,6 +128,7 @@ type RouteType string
 const (
 	Unicast     RouteType = ""
 	Unreachable RouteType = "unreachable"
+	Throw       RouteType = "throw" // on to the next rule
 )
 
 // A Route is one entry of one of our tables.
@@ -134,7 +137,7 @@ type Route struct {
 	Dst      netip.Prefix // masked
 	Type     RouteType
 	Dev      string     // "" unless Unicast
-	Via      netip.Addr // never set by us
+	Via      netip.Addr // the next hop, on the link of Dev whatever other routes say; not valid for none
 	Metric   uint32
 	Protocol uint8 // Protocol; another value is somebody else's route in our table
 }
@@ -217,8 +220,11 @@ func (s State) Sort() {
 			cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
 	})
 	slices.SortFunc(s.Routes, func(a, b Route) int {
-		return cmp.Or(cmp.Compare(a.Family(), b.Family()), cmp.Compare(a.Table, b.Table), a.Dst.Addr().Compare(b.Dst.Addr()),
-			cmp.Compare(a.Dst.Bits(), b.Dst.Bits()), cmp.Compare(a.Metric, b.Metric), cmp.Compare(a.String(), b.String()))
+		if c := cmp.Or(cmp.Compare(a.Family(), b.Family()), cmp.Compare(a.Table, b.Table), a.Dst.Addr().Compare(b.Dst.Addr()),
+			cmp.Compare(a.Dst.Bits(), b.Dst.Bits()), cmp.Compare(a.Metric, b.Metric)); c != 0 {
+			return c
+		}
+		return cmp.Compare(a.String(), b.String()) // dear, and there may be thousands
 	})
 	slices.SortFunc(s.Rules, func(a, b Rule) int {
 		return cmp.Or(cmp.Compare(a.Family, b.Family), cmp.Compare(a.Pref, b.Pref), cmp.Compare(a.String(), b.String()))

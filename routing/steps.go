@@ -42,7 +42,11 @@ func (s DelRule) String() string {
 }
 
 func (s ReplaceRoute) String() string {
-	return s.Route.Family().ip() + " route replace " + s.Route.String()
+	text := s.Route.Family().ip() + " route replace " + s.Route.String()
+	if s.Route.Via.IsValid() {
+		text += " onlink" // its own table does not lead to it
+	}
+	return text
 }
 
 func (s DelRoute) String() string { return s.Route.Family().ip() + " route del " + s.Route.String() }

@@ -19,19 +19,41 @@ import (
 // one error that says so.
 func (k *Kernel) Apply(ctx context.Context, steps []routing.Step) error {
 	var errs []error
-	for _, s := range steps {
+	for len(steps) > 0 {
 		if err := ctx.Err(); err != nil {
 			return errors.Join(append(errs, err)...)
 		}
-		err := k.step(s)
-		if errors.Is(err, os.ErrPermission) && !errors.Is(err, errSaving) {
-			return permission(fmt.Errorf("%s: %w", s, err))
+		some := steps[:1]
+		if n := routesAhead(steps); n > 1 {
+			some = steps[:n]
 		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", s, err))
+		for i, err := range k.together(some) {
+			if errors.Is(err, os.ErrPermission) && !errors.Is(err, errSaving) {
+				return permission(fmt.Errorf("%s: %w", some[i], err))
+			}
+			if err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", some[i], err))
+			}
 		}
+		steps = steps[len(some):]
+	}
+	if more := len(errs) - toldErrors; more > 0 {
+		errs = append(errs[:toldErrors:toldErrors], fmt.Errorf("and %d steps more", more))
 	}
 	return errors.Join(errs...)
+}
+
+// toldErrors is how many errors of Apply are told: thousands of routes may fail
+// for one reason.
+const toldErrors = 8
+
+// together makes the steps, of which there is one, or all are about routes, and
+// returns the error of each.
+func (k *Kernel) together(steps []routing.Step) []error {
+	if len(steps) == 1 {
+		return []error{k.step(steps[0])}
+	}
+	return k.batch(steps)
 }
 
 func (k *Kernel) step(step routing.Step) error {
@@ -103,9 +125,29 @@ func (k *Kernel) rename(l netlink.Link, name string) error {
 	return errors.Join(err, k.h.LinkSetUp(l))
 }
 
-// route sends a route message. The library's own would lose a metric above
-// 2^31 where an int has 32 bits.
+// route sends a route message.
 func (k *Kernel) route(op, flags int, r routing.Route) error {
+	req, err := routeRequest(op, flags, r, k.indexOf)
+	if err != nil {
+		return err
+	}
+	req.Sockets = k.sockets
+	_, err = req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}
+
+// indexOf returns the index of the link called name.
+func (k *Kernel) indexOf(name string) (int, error) {
+	l, err := k.h.LinkByName(name)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %s", unix.ENODEV, name)
+	}
+	return l.Attrs().Index, nil
+}
+
+// routeRequest is the message about a route. The library's own would lose a
+// metric above 2^31 where an int has 32 bits.
+func routeRequest(op, flags int, r routing.Route, indexOf func(string) (int, error)) (*nl.NetlinkRequest, error) {
 	msg := &nl.RtMsg{RtMsg: unix.RtMsg{
 		Family:   netlink.FAMILY_V4,
 		Dst_len:  uint8(r.Dst.Bits()),
@@ -122,7 +164,6 @@ func (k *Kernel) route(op, flags int, r routing.Route) error {
 		}
 	}
 	req := nl.NewNetlinkRequest(op, flags|unix.NLM_F_ACK)
-	req.Sockets = k.sockets
 	req.AddData(msg)
 	if r.Dst.Bits() > 0 {
 		req.AddData(nl.NewRtAttr(unix.RTA_DST, r.Dst.Addr().AsSlice()))
@@ -132,14 +173,24 @@ func (k *Kernel) route(op, flags int, r routing.Route) error {
 		req.AddData(nl.NewRtAttr(unix.RTA_PRIORITY, nl.Uint32Attr(r.Metric)))
 	}
 	if r.Via.IsValid() {
-		req.AddData(nl.NewRtAttr(unix.RTA_GATEWAY, r.Via.AsSlice()))
+		msg.Flags |= unix.RTNH_F_ONLINK
+		via := nl.NewRtAttr(unix.RTA_GATEWAY, r.Via.AsSlice())
+		if r.Via.Is4() != r.Dst.Addr().Is4() {
+			hop := netlink.Via{AddrFamily: int(netlink.FAMILY_V6), Addr: r.Via.AsSlice()}
+			encoded, err := hop.Encode()
+			if err != nil {
+				return nil, fmt.Errorf("encoding the next hop %s: %w", r.Via, err)
+			}
+			via = nl.NewRtAttr(unix.RTA_VIA, encoded)
+		}
+		req.AddData(via)
 	}
 	if r.Dev != "" {
-		l, err := k.h.LinkByName(r.Dev)
+		index, err := indexOf(r.Dev)
 		if err != nil {
-			return fmt.Errorf("%w: %s", unix.ENODEV, r.Dev)
+			return nil, err
 		}
-		req.AddData(nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(l.Attrs().Index))))
+		req.AddData(nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))))
 		if !r.Via.IsValid() && r.Dst.Addr().Is4() {
 			msg.Scope = unix.RT_SCOPE_LINK
 		}
@@ -147,8 +198,7 @@ func (k *Kernel) route(op, flags int, r routing.Route) error {
 	if op == unix.RTM_DELROUTE {
 		msg.Scope = unix.RT_SCOPE_NOWHERE // any
 	}
-	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
-	return err
+	return req, nil
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {

@@ -371,7 +371,7 @@ func TestUplinksOfOtherTables(t *testing.T) {
 		for i, rule := range []string{"pref 20000 lookup 100", "pref 20000 not fwmark 0x100/0x3f00 lookup 100", "pref 20000 fwmark 0/0x3f00 lookup 100"} {
 			w.ip("rule add " + rule)
 			f := w.facts()
-			if !f.HasDefault(routing.V4) || !slices.Contains(f.Defaults, routing.Default{Family: routing.V4, Dev: "eth0"}) {
+			if !f.HasDefault(routing.V4) || !slices.Contains(f.Defaults, routing.Default{Family: routing.V4, Dev: "eth0", Via: netip.MustParseAddr("192.0.2.77")}) {
 				t.Errorf("%s: defaults %v", rule, f.Defaults)
 			}
 			if !slices.Contains(f.Gateways, netip.MustParseAddr("192.0.2.77")) {

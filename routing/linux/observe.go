@@ -163,16 +163,13 @@ func (o *observation) defaults() error {
 				hops = []*netlink.NexthopInfo{{LinkIndex: r.LinkIndex, Gw: r.Gw, Via: r.Via}}
 			}
 			for _, h := range hops {
-				if a, ok := netip.AddrFromSlice(h.Gw); ok {
-					o.facts.Gateways = append(o.facts.Gateways, a.Unmap())
-				}
-				if v, ok := h.Via.(*netlink.Via); ok {
-					if a, ok := netip.AddrFromSlice(v.Addr); ok {
-						o.facts.Gateways = append(o.facts.Gateways, a.Unmap())
-					}
+				if a := nextHop(h.Gw, h.Via); a.IsValid() {
+					o.facts.Gateways = append(o.facts.Gateways, a)
 				}
 				if p, ok := prefix(r.Dst); ok && p.Bits() == 0 && r.Type == unix.RTN_UNICAST && o.names[h.LinkIndex] != "" {
-					o.facts.Defaults = append(o.facts.Defaults, routing.Default{Family: family(f), Dev: o.names[h.LinkIndex]})
+					o.facts.Defaults = append(o.facts.Defaults, routing.Default{
+						Family: family(f), Dev: o.names[h.LinkIndex], Via: nextHop(h.Gw, h.Via), Metric: uint32(r.Priority),
+					})
 				}
 			}
 		}
@@ -180,10 +177,23 @@ func (o *observation) defaults() error {
 	slices.SortFunc(o.facts.Gateways, netip.Addr.Compare)
 	o.facts.Gateways = slices.Compact(o.facts.Gateways)
 	slices.SortFunc(o.facts.Defaults, func(a, b routing.Default) int {
-		return cmp.Or(cmp.Compare(a.Family, b.Family), strings.Compare(a.Dev, b.Dev))
+		return cmp.Or(cmp.Compare(a.Family, b.Family), cmp.Compare(a.Metric, b.Metric), strings.Compare(a.Dev, b.Dev), a.Via.Compare(b.Via))
 	})
 	o.facts.Defaults = slices.Compact(o.facts.Defaults)
 	return nil
+}
+
+// nextHop returns where a hop leads, whichever way it is said.
+func nextHop(gw net.IP, via netlink.Destination) netip.Addr {
+	if a, ok := netip.AddrFromSlice(gw); ok {
+		return a.Unmap()
+	}
+	if v, ok := via.(*netlink.Via); ok {
+		if a, ok := netip.AddrFromSlice(v.Addr); ok {
+			return a.Unmap()
+		}
+	}
+	return netip.Addr{}
 }
 
 // met returns the tables, other than ours, that every packet of a family without
@@ -191,7 +201,7 @@ func (o *observation) defaults() error {
 func (o *observation) met(fam routing.Family) []int {
 	tables := []int{routing.TableMain}
 	for _, r := range o.facts.Rules {
-		ours := r.Table >= routing.FirstTable && r.Table <= routing.TableLock
+		ours := r.Table >= routing.FirstTable && r.Table <= routing.TableWays
 		if r.Family == fam && r.MeetsUnmarked() && !ours && r.Table != routing.TableLocal && !slices.Contains(tables, int(r.Table)) {
 			tables = append(tables, int(r.Table))
 		}
@@ -228,7 +238,7 @@ func (o *observation) dumpTable(fam, table int) ([]netlink.Route, error) {
 // ourTables fills in the routes of our tables, whoever put them there.
 func (o *observation) ourTables() error {
 	for _, f := range o.families() {
-		for table := routing.FirstTable; table <= routing.TableLock; table++ {
+		for table := routing.FirstTable; table <= routing.TableWays; table++ {
 			routes, err := o.table(f, table)
 			if err != nil {
 				return err
@@ -257,9 +267,7 @@ func (o *observation) route(r netlink.Route) (routing.Route, bool) {
 	}
 	if t.Type == routing.Unicast { // an unreachable v6 route shows lo
 		t.Dev = o.names[r.LinkIndex]
-		if gw, ok := netip.AddrFromSlice(r.Gw); ok {
-			t.Via = gw.Unmap()
-		}
+		t.Via = nextHop(r.Gw, r.Via)
 	}
 	return t, true
 }
@@ -284,13 +292,13 @@ func routeType(t int) routing.RouteType {
 }
 
 // ours fills in the links of our tunnels and their addresses: those in devices,
-// and those that our own routes use. A route of ours never uses an uplink; if
-// one does, it is not we who put it there.
+// and those that our own routes use. The ways by destination use the uplinks;
+// another route of ours never does; if one does, it is not we who put it there.
 func (o *observation) ours(devices []int) error {
 	uplinks := o.facts.Uplinks()
 	for _, l := range o.facts.Links {
 		used := slices.ContainsFunc(o.state.Routes, func(r routing.Route) bool {
-			return r.Dev == l.Name && r.Protocol == routing.Protocol && !slices.Contains(uplinks, l.Name)
+			return r.Dev == l.Name && r.Protocol == routing.Protocol && r.Table != routing.TableWays && !slices.Contains(uplinks, l.Name)
 		})
 		if !used && !slices.Contains(devices, l.Index) {
 			continue

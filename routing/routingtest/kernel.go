@@ -79,7 +79,9 @@ func (k *Kernel) Observe(ctx context.Context, devices []int) (routing.State, rou
 	s.Links = nil
 	var names []string
 	for _, l := range k.facts.Links {
-		used := func(r routing.Route) bool { return r.Dev == l.Name && r.Protocol == routing.Protocol }
+		used := func(r routing.Route) bool {
+			return r.Dev == l.Name && r.Protocol == routing.Protocol && r.Table != routing.TableWays
+		}
 		if slices.Contains(devices, l.Index) || slices.ContainsFunc(s.Routes, used) {
 			s.Links = append(s.Links, l.Link)
 			names = append(names, l.Name)
