@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"strings"
+
+	"smartdns/configs"
 )
 
 // fewest is how many lines make a file a list.
@@ -56,7 +58,7 @@ func (d *dnsmasq) asList(name string, data []byte) bool {
 		d.lost("%s", d.setWhy())
 		return true
 	}
-	m := "list:" + d.list(name, "")
+	m := "list:" + d.listOf(name, "", configs.ListDnsmasq)
 	switch {
 	case answers && said["address"] == "":
 		d.decide(m, rule{answer: []string{"nxdomain"}})

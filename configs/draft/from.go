@@ -215,7 +215,7 @@ func Detect(data []byte) Program {
 		if said++; said > 500 {
 			break // enough to tell
 		}
-		if strings.HasPrefix(text, "plugins:") || strings.HasPrefix(text, "- tag:") {
+		if strings.HasPrefix(text, "plugins:") || text == "plugin:" || strings.HasPrefix(text, "- tag:") {
 			yaml = true
 		}
 		if word, _, ok := strings.Cut(text, "="); ok && dnsmasqKey(strings.TrimSpace(word)) {
@@ -257,7 +257,10 @@ func (r *reader) behind() {
 	if len(r.listen.dns) == 0 || len(r.options.Listen) > 0 || slices.ContainsFunc(r.listen.dns, func(e *entry) bool { return strings.Contains(e.text, `:53"`) }) {
 		return
 	}
-	r.at, r.text = place{r.sources[0], 0}, strings.Trim(r.listen.dns[0].text, `"`)
+	r.at, r.text = r.listen.dns[0].at, r.listen.dns[0].from
+	if r.at.file == "" {
+		r.at, r.text = place{r.sources[0], 0}, strings.Trim(r.listen.dns[0].text, `"`)
+	}
 	r.changed("it stands behind another DNS server, it seems: smartdns serves clients itself, at port 53 where dns is not said; see --listen and --lan")
 }
 

@@ -70,6 +70,9 @@ func (m *mosdns) file(name string, data []byte) error {
 	}
 	root := doc.Content[0]
 	for k, v := range pairs(root) {
+		if slices.Contains([]string{"plugin", "servers", "data_providers"}, k.Value) {
+			return fmt.Errorf("%s:%d: %s is of mosdns v4, and files of v5 are read: turn it into one first", name, k.Line, k.Value)
+		}
 		m.line(place{name, k.Line}, k.Value)
 		switch k.Value {
 		case "plugins":
@@ -86,8 +89,6 @@ func (m *mosdns) file(name string, data []byte) error {
 			m.idle("smartdns logs to its standard error, which systemd keeps: journalctl -u smartdns")
 		case "api":
 			m.lost("smartdns status and its --json say what is going on")
-		case "data_providers":
-			m.lost("is of mosdns v4: turn the file into one of v5 first")
 		default:
 			m.unsettled()
 		}

@@ -241,6 +241,8 @@ func (m *mosdns) word(word, arg string, w where) {
 		}
 		m.carried()
 		m.ecs = p.Masked().String()
+	case "cache":
+		m.cacheSize(firstOf(arg, "1024"))
 	case "prefer_ipv4", "prefer_ipv6":
 		m.changed("IPv6 addresses are answered where their path has IPv6 (aaaa = \"auto\"); for a line without any write aaaa = \"drop\"")
 	case "ipset", "nftset":

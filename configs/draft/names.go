@@ -159,7 +159,8 @@ func (r *reader) shorten(base string) {
 		if len(x.answer) > 0 {
 			what = asWord(x.answer[0], "answer")
 		}
-		if list, ok := r.besides(base+"-"+asWord(what, "names"), "", names); ok {
+		if list, ok := r.besides(base+"-"+asWord(what, "names"), "", configs.ListDomains, names); ok {
+			r.changed("this and %d more names stand in %s now: what updates the old files does not update that one", len(names)-1, r.files[len(r.files)-1].Path)
 			x.match = append(rest, "list:"+list)
 		}
 	}

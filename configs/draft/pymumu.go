@@ -18,6 +18,7 @@ type pymumu struct {
 	table   map[string]pymumuDo
 	groups  []*pymumuGroup // the first is that of the servers for all names
 	rules   []rule         // one of a name
+	known   map[string]int // the rule of a name
 	sets    map[string]string
 	ipSets  map[string]string
 	proxies map[string]string
@@ -41,7 +42,7 @@ type pymumuDo func(*pymumu, []string)
 
 func readPymumu(r *reader, inputs []input) {
 	p := &pymumu{
-		reader: r, table: pymumuTable(), groups: []*pymumuGroup{{}}, sets: map[string]string{}, ipSets: map[string]string{}, proxies: map[string]string{},
+		reader: r, table: pymumuTable(), groups: []*pymumuGroup{{}}, known: map[string]int{}, sets: map[string]string{}, ipSets: map[string]string{}, proxies: map[string]string{},
 	}
 	for _, in := range inputs {
 		p.file(in.name, in.data)
@@ -365,10 +366,13 @@ func (p *pymumu) finish() {
 		}
 		s := side{servers: g.servers, bootstrap: g.bootstrap}
 		wanted := purpose(g.servers)
-		if g.name != "" {
-			wanted = asWord(g.name, "group")
-		} else {
+		switch known := wanted == configs.SideDomestic || wanted == configs.SideForeign; {
+		case g.name == "":
 			s.comment = "Who is asked about every other name."
+		case known && !slices.ContainsFunc(p.sides, func(s *side) bool { return s.name == wanted }) && asWord(g.name, "group") != wanted:
+			s.comment = "The group " + clip(g.name) + "." // under the name by which auto knows it
+		default:
+			wanted = asWord(g.name, "group")
 		}
 		if g.order && len(g.servers) > 1 {
 			s.more = append(s.more, &entryOf{"choose", quoted(string(configs.ChooseOrder))})
@@ -427,13 +431,26 @@ func (p *pymumu) finish() {
 		}
 	}
 	p.writer.rules = slices.Concat(p.writer.rules, top) // what is said about a name holds for all clients
-	for _, all := range []*[]*entry{&p.listen.dns, &p.listen.dot, &p.listen.doh} {
-		for _, e := range *all {
-			for group, name := range names {
-				e.text = strings.ReplaceAll(e.text, configs.Quote("group:"+group), configs.Quote(name))
-			}
+	for _, e := range slices.Concat(p.listen.dns, p.listen.dot, p.listen.doh) {
+		p.sideOfListener(e, names)
+	}
+}
+
+// sideOfListener puts the name of a side where a listener names a group.
+func (p *pymumu) sideOfListener(e *entry, names map[string]string) {
+	before, after, ok := strings.Cut(e.text, `, side = "group:`)
+	if !ok {
+		return
+	}
+	for group, name := range names {
+		if after == strings.TrimPrefix(configs.Quote(group), `"`)+" }" {
+			e.text = before + ", side = " + configs.Quote(name) + " }"
+			return
 		}
 	}
+	p.at, p.text = e.at, e.from
+	p.lost("no server is of the group: the listener asks whom the lines say")
+	e.text = strings.TrimPrefix(before, "{ address = ")
 }
 
 func firstOf(all ...string) string {

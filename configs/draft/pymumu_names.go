@@ -53,10 +53,11 @@ func (p *pymumu) about(name string) *rule {
 	if name == "*" {
 		return &p.last
 	}
-	i := slices.IndexFunc(p.rules, func(x rule) bool { return x.match[0] == name })
-	if i < 0 {
+	i, ok := p.known[name]
+	if !ok {
+		i = len(p.rules)
+		p.known[name] = i
 		p.rules = append(p.rules, rule{match: []string{name}, at: p.at, from: p.text})
-		i = len(p.rules) - 1
 	}
 	return &p.rules[i]
 }

@@ -171,6 +171,9 @@ func (p *pymumu) bind(to *[]*entry, usual string, values []string) {
 		p.lost("has no address")
 		return
 	}
+	if len(rest) > 1 {
+		p.lost("%q is no option of a listener", clip(rest[1]))
+	}
 	text, device, _ := strings.Cut(rest[0], "@")
 	group := ""
 	for _, o := range options {

@@ -149,8 +149,12 @@ func (r *reader) absolute(p, dir string) string {
 	return path.Join("/", dir, p)
 }
 
-// list returns the name of a list of the file at p.
-func (r *reader) list(p, comment string) string {
+// list returns the name of a list of the file at p, whose format its content
+// shows.
+func (r *reader) list(p, comment string) string { return r.listOf(p, comment, "") }
+
+// listOf returns the name of a list of the file at p, in a format.
+func (r *reader) listOf(p, comment string, format configs.ListFormat) string {
 	r.carried()
 	for _, l := range r.lists {
 		if l.file == p {
@@ -158,7 +162,7 @@ func (r *reader) list(p, comment string) string {
 		}
 	}
 	name := r.newListName(path.Base(p))
-	r.lists = append(r.lists, &dataList{name: name, file: p, comment: comment, at: r.at, from: r.text})
+	r.lists = append(r.lists, &dataList{name: name, file: p, format: string(format), comment: comment, at: r.at, from: r.text})
 	return name
 }
 
@@ -210,7 +214,7 @@ func unused(name string, taken func(string) bool) string {
 
 // besides writes lines into a file beside the new one and returns its list. It
 // reports false where there is no place for one.
-func (r *reader) besides(base, comment string, lines []string) (list string, ok bool) {
+func (r *reader) besides(base, comment string, format configs.ListFormat, lines []string) (list string, ok bool) {
 	p, ok := r.options.beside(base + ".txt")
 	if !ok {
 		return "", false
@@ -220,7 +224,7 @@ func (r *reader) besides(base, comment string, lines []string) (list string, ok 
 	}
 	head := "# Written by smartdns init from " + r.at.file + "\n"
 	r.files = append(r.files, File{p, head + strings.Join(lines, "\n") + "\n"})
-	return r.list(p, comment), true
+	return r.listOf(p, comment, format), true
 }
 
 // hasLine reports whether the file at p is there and can be read.
@@ -350,6 +354,6 @@ func (r *reader) bogusAddress(p netip.Prefix) {
 		}
 		return
 	}
-	list, _ := r.besides(base, "Addresses that stand for \"no such name\".", []string{text})
+	list, _ := r.besides(base, "Addresses that stand for \"no such name\".", configs.ListCIDR, []string{text})
 	r.poison = appendNew(r.poison, r.value("list:"+list))
 }

@@ -93,6 +93,9 @@ func (w *writer) newSide(name string, s side) *side {
 	if private := slices.ContainsFunc(s.servers, func(e *entry) bool { return isPrivate(strings.Trim(e.text, `"`)) }); private && s.name != configs.SideDomestic && s.name != configs.SideForeign {
 		s.more = append(s.more, &entryOf{"private", &entry{text: "true", at: s.at, from: s.from}})
 	}
+	if t := w.options.tunnels(); len(t) > 0 && s.name != configs.SideForeign && purpose(s.servers) == configs.SideForeign {
+		s.more = append(s.more, &entryOf{"via", &entry{text: configs.Quote(t[0]), at: s.at, from: s.from}})
+	}
 	w.sides = append(w.sides, &s)
 	return &s
 }

@@ -44,6 +44,7 @@ type side struct {
 
 type dataList struct {
 	name, file, region string
+	format             string // "": by its content
 	comment            string
 	missing            bool // the file cannot be read
 	at                 place
@@ -212,6 +213,9 @@ func (w *writer) listTables(p *page) {
 		t.at, t.text, t.off = l.at, l.from, l.missing
 		t.asked = l.file == w.options.HomeFile
 		t.set("file", &entry{text: configs.Quote(l.file), at: l.at, from: l.from})
+		if l.format != "" {
+			t.set("format", &entry{text: configs.Quote(l.format), at: l.at, from: l.from})
+		}
 		if l.region != "" && !strings.HasSuffix(l.file, ".mmdb") {
 			t.set("region", quoted(l.region))
 		}
