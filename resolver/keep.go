@@ -59,13 +59,17 @@ func (s sideNames) of(k cache.Key) string { return s[k.Side[:min(len(k.Side), si
 func (r *Resolver) SaveCache(w io.Writer) error { return r.cache.Save(w) }
 
 // LoadCache reads what SaveCache wrote, but for the answers of sides that are
-// asked elsewhere now. See cache.Load for the rest.
+// asked elsewhere now. They live for as long as the policy keeps answers. See
+// cache.Load for the rest.
 func (r *Resolver) LoadCache(in io.Reader) (n int, behind bool, err error) {
-	sides := r.policy.Load().names()
-	return r.cache.Load(in, func(key []byte) bool {
+	p := r.policy.Load()
+	sides := p.names()
+	n, behind, err = r.cache.Load(in, func(key []byte) bool {
 		k, ok := cache.ParseKey(key)
 		return ok && sides.of(k) != ""
 	})
+	p.Keep.relife(r.cache, Keep{})
+	return n, behind, err
 }
 
 // CacheChanges returns a number that is another one whenever SaveCache would

@@ -44,7 +44,7 @@ func (l *lookup) stored(e cache.Entry) outcome {
 			if l.pol.bogus(m) { // it was not yet when the answer came
 				m = message{rcode: wire.NXDomain}
 			}
-			out.msg = m.aged(e.Age)
+			out.msg = m.bounded(l.pol.Keep).aged(e.Age)
 			out.lasts = e.Left - (e.Age+e.Left)/prefetchPart
 		}
 	}
@@ -109,7 +109,7 @@ func (l *lookup) send(ctx context.Context, f *flight) outcome {
 		out.err = fmt.Errorf("%s: %w", l.side, out.err)
 		return out
 	}
-	out.msg = out.msg.bounded(l.pol.Keep)
+	out.msg = out.msg.bounded(l.r.policy.Load().Keep) // as it is kept when a reload came meanwhile
 	if code := out.msg.rcode; code != wire.NoError && code != wire.NXDomain {
 		out.err = fmt.Errorf("%s %w %s", l.side, errRefused, rcodeName(code))
 		return out

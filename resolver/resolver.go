@@ -243,9 +243,11 @@ func New(c Config) *Resolver {
 }
 
 // Swap replaces the policy. Queries under way end with the old one. The cache
-// stays: what lies in it is judged and marked again, sealed answers too.
+// stays: what lies in it is judged and marked again, sealed answers too, and
+// lives for as long as the new policy keeps answers.
 func (r *Resolver) Swap(p *Policy) {
-	r.policy.Store(p.identified())
+	old := r.policy.Swap(p.identified())
+	p.Keep.relife(r.cache, old.Keep)
 	r.sealed.Generation().Advance()
 }
 

@@ -121,6 +121,30 @@ func (m message) bounded(k Keep) message {
 	return m
 }
 
+// relife makes cached answers live as k has it, which were kept as old had it. An
+// answer whose life is the old MinTTL may have been to live for less: where that
+// is lower now, it is as good as expired.
+func (k Keep) relife(c *cache.Cache, old Keep) {
+	if k.MinTTL == old.MinTTL && k.MaxTTL == old.MaxTTL {
+		return
+	}
+	high := k.MaxTTL
+	if high == 0 {
+		high = maxTTL * time.Second
+	}
+	c.Relife(func(kind cache.Kind, life time.Duration) time.Duration {
+		switch {
+		case kind == cache.Positive && k.MinTTL < old.MinTTL && life <= old.MinTTL:
+			return 0
+		case kind == cache.Positive:
+			return min(max(life, k.MinTTL), high)
+		case kind == cache.Negative, kind == cache.Bare:
+			return min(life, high)
+		}
+		return life
+	})
+}
+
 // failed remembers that the answer could not be had.
 func (l *lookup) failed(err error) {
 	life := failureLife
