@@ -174,13 +174,19 @@ const (
 	ListCIDR    ListFormat = "cidr"
 	ListAPNIC   ListFormat = "apnic"
 	ListMMDB    ListFormat = "mmdb"
+	ListAdblock ListFormat = "adblock"
+	ListGFWList ListFormat = "gfwlist"
+	ListRPZ     ListFormat = "rpz"
 	ListGeosite ListFormat = "geosite"
 	ListGeoIP   ListFormat = "geoip"
 )
 
 // ListFormats returns what a format may be, but ListAuto.
 func ListFormats() []ListFormat {
-	return []ListFormat{ListDomains, ListDnsmasq, ListHosts, ListGeosite, ListCIDR, ListAPNIC, ListGeoIP, ListMMDB}
+	return []ListFormat{
+		ListDomains, ListDnsmasq, ListHosts, ListAdblock, ListGFWList, ListGeosite, ListRPZ,
+		ListCIDR, ListAPNIC, ListGeoIP, ListMMDB,
+	}
 }
 
 // List is one [list.X] table.

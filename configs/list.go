@@ -64,7 +64,11 @@ func (c converter) code(raw rawString, format ListFormat) string {
 
 // ofNames reports whether a list of this format can only hold names.
 func (f ListFormat) ofNames() bool {
-	return f == ListDomains || f == ListDnsmasq || f == ListHosts || f == ListGeosite
+	switch f {
+	case ListDomains, ListDnsmasq, ListHosts, ListAdblock, ListGFWList, ListGeosite:
+		return true
+	}
+	return false
 }
 
 // ofAddresses reports whether a list of this format can only hold prefixes.

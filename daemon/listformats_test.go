@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -143,5 +144,65 @@ sources = ["list:iran"]
 	files["dlc.dat"] = "a.cn\n"
 	if _, err := compileText(t, fmt.Sprintf(config, "cn"), files); err == nil || !strings.Contains(err.Error(), "it has no categories (format domains), so code means nothing") {
 		t.Errorf("a code of a file without categories: %v", err)
+	}
+}
+
+func TestExceptionsOfLists(t *testing.T) {
+	zone := "@ SOA a. b. 1 2 3 4 5\nads.example.com CNAME .\n*.ads.example.com CNAME .\ngood.ads.example.com CNAME rpz-passthru.\n" +
+		"24.0.9.9.9.rpz-ip CNAME .\n32.9.9.9.9.rpz-ip CNAME rpz-passthru.\n"
+	p, err := compileText(t, `
+[list.gfw]
+file = "DIR/gfwlist.txt"
+[list.ads]
+file = "DIR/zone"
+[list.ad-nets]
+file = "DIR/zone"
+[list.rules]
+file = "DIR/rules"
+[decide]
+names = [
+  { match = "list:ads", answer = "block" },
+  { match = "list:rules", answer = "nxdomain" },
+  { match = "list:gfw", ask = "foreign" },
+  { match = "*", ask = "auto" },
+]
+addresses = [
+  { match = "list:ad-nets", via = "direct" },
+  { match = "*", via = "direct" },
+]
+`, map[string]string{
+		"gfwlist.txt": "W0F1dG9Qcm94eSAwLjIuOV0KfHxnb29nbGUuY29tCkBAfHxkbC5nb29nbGUuY29tCg==", // ||google.com, @@||dl.google.com
+		"zone":        zone,
+		"rules":       "[Adblock Plus 2.0]\n||tracker.example^\n@@||ok.tracker.example^\nexample.com##.ad\n||a.example^$third-party\n",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := ""
+	for _, l := range p.Lists {
+		got += fmt.Sprintln(l.Name, l.Kind, l.Format, l.Entries, l.Exceptions, l.Dropped)
+	}
+	const want = "gfw names gfwlist 2 1 0\nads names rpz 3 1 2\nad-nets prefixes rpz 2 1 3\nrules names adblock 2 1 2\n"
+	if got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+	for name, want := range map[string]string{
+		"www.google.com.": "gfw", "dl.google.com.": "", "x.ads.example.com.": "ads", "good.ads.example.com.": "",
+		"a.tracker.example.": "rules", "ok.tracker.example.": "", "a.example.": "",
+	} {
+		if r, _ := p.Names.Match(dnsname.FQDN(name)); r.By.List != want {
+			t.Errorf("%s: %q, want %q", name, r.By.List, want)
+		}
+	}
+	// The exception is cut out for the resolver and the kernel alike.
+	prefixes := p.Sets.Lists[0].Prefixes
+	if len(prefixes) != 8 || slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(netip.MustParseAddr("9.9.9.9")) }) {
+		t.Errorf("the set is %v", prefixes)
+	}
+	for a, want := range map[string]string{"9.9.9.8": "ad-nets", "9.9.9.9": ""} {
+		addr := netip.MustParseAddr(a)
+		if r := p.Addresses.Match(p.Geo.Lookup(addr), addr); r.List != want {
+			t.Errorf("%s: %q, want %q", a, r.List, want)
+		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/gaissmai/bart"
+	"go4.org/netipx"
 	"golang.org/x/sys/unix"
 
 	"smartdns/configs"
@@ -164,14 +165,14 @@ func (l *lists) lines(name string, want list.Kind) iter.Seq2[list.Line, error] {
 			}
 		}
 		defer src.close()
-		l.loaded(name, src)
-		if src.format.Kind() != want {
+		l.loaded(name, src, want)
+		if !src.format.Holds(want) {
 			yield(list.Line{}, at(x, fmt.Errorf("it holds %s, and is used where a list of %s belongs", formatText(src.format), want)))
 			return
 		}
 		var tally list.Tally
 		defer func() { l.tallied(name, tally) }()
-		for line, err := range tally.Watch(l.guarded(x, list.Parse(src.r, src.format, l.options(x)))) {
+		for line, err := range tally.Watch(l.guarded(x, list.Parse(src.r, src.format, l.options(x, want)))) {
 			if err != nil {
 				err = at(x, err)
 			}
@@ -183,8 +184,8 @@ func (l *lists) lines(name string, want list.Kind) iter.Seq2[list.Line, error] {
 }
 
 // options says what is taken of a file that holds more than one list.
-func (l *lists) options(x configs.List) list.Options {
-	return list.Options{Code: x.Code, Country: cmp.Or(x.Region, l.config.Decide.Home)}
+func (l *lists) options(x configs.List, want list.Kind) list.Options {
+	return list.Options{Kind: want, Code: x.Code, Country: cmp.Or(x.Region, l.config.Decide.Home)}
 }
 
 // size returns about how many entries a list has: its lines. Whatever is wrong
@@ -226,11 +227,11 @@ func (l *lists) names(name string, failed *error) iter.Seq[policy.Entry] {
 }
 
 // loaded writes into a list's status that it was read.
-func (l *lists) loaded(name string, src source) {
+func (l *lists) loaded(name string, src source, kind list.Kind) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.status[name]
-	s.Format, s.Packing, s.Kind = string(src.format), string(src.packing), string(src.format.Kind())
+	s.Format, s.Packing, s.Kind = string(src.format), string(src.packing), string(kind)
 	s.Loaded = time.Now()
 }
 
@@ -281,12 +282,46 @@ func entry(line list.Line) (policy.Entry, bool) {
 // prefixes returns the entries of a list of prefixes.
 func (l *lists) prefixes(name string) ([]policy.PrefixEntry, error) {
 	var all []policy.PrefixEntry
+	var excepts []netip.Prefix
 	for line, err := range l.lines(name, list.KindPrefixes) {
-		if err != nil {
+		switch {
+		case err != nil:
 			return nil, err
-		}
-		if line.Kind == list.Prefix {
+		case line.Kind == list.Prefix:
 			all = append(all, policy.PrefixEntry{Prefix: line.Prefix, List: name, Line: line.Number})
+		case line.Kind == list.ExceptPrefix:
+			excepts = append(excepts, line.Prefix)
+		}
+	}
+	return without(all, excepts)
+}
+
+// without returns entries without the addresses of excepts, unless an entry is
+// longer than the exception.
+func without(entries []policy.PrefixEntry, excepts []netip.Prefix) ([]policy.PrefixEntry, error) {
+	if len(excepts) == 0 {
+		return entries, nil
+	}
+	var all []policy.PrefixEntry
+	for _, e := range entries {
+		if !slices.ContainsFunc(excepts, e.Prefix.Overlaps) {
+			all = append(all, e)
+			continue
+		}
+		var left netipx.IPSetBuilder
+		left.AddPrefix(e.Prefix)
+		for _, x := range excepts {
+			if e.Prefix.Bits() <= x.Bits() {
+				left.RemovePrefix(x)
+			}
+		}
+		set, err := left.IPSet()
+		if err != nil {
+			return nil, fmt.Errorf("taking exceptions from %s: %w", e.Prefix, err)
+		}
+		for _, p := range set.Prefixes() {
+			e.Prefix = p
+			all = append(all, e)
 		}
 	}
 	return all, nil
@@ -316,8 +351,8 @@ func (l *lists) addSource(b *geo.Builder, name string) error {
 		return at(x, err)
 	}
 	defer src.close()
-	l.loaded(name, src)
-	options := l.options(x)
+	l.loaded(name, src, src.format.Kind())
+	options := l.options(x, list.KindPrefixes)
 	country := x.Region
 	switch src.format {
 	case list.FormatAPNIC:

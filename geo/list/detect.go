@@ -35,6 +35,9 @@ func Detect(r io.Reader) (Format, io.Reader, error) {
 	if bytes.IndexByte(head, 0) >= 0 {
 		return FormatMMDB, in, nil
 	}
+	if start := bytes.TrimSpace(bytes.TrimPrefix(head, bom)); isBase64(start) || bytes.HasPrefix(start, autoProxy) {
+		return FormatGFWList, in, nil
+	}
 	return vote(head, whole), in, nil
 }
 
@@ -61,7 +64,7 @@ func vote(head []byte, whole bool) Format {
 		votes[FormatDomains] += votes[FormatDnsmasq] // which Names reads, too
 	}
 	best := FormatDomains
-	for _, f := range []Format{FormatDnsmasq, FormatHosts, FormatCIDR, FormatAPNIC} {
+	for _, f := range []Format{FormatDnsmasq, FormatHosts, FormatAdblock, FormatRPZ, FormatCIDR, FormatAPNIC} {
 		if votes[f] > votes[best] {
 			best = f
 		}
@@ -69,10 +72,22 @@ func vote(head []byte, whole bool) Format {
 	return best
 }
 
+// isAdblock reports whether a rule is one of those that only ad blockers have.
+func isAdblock(rule []byte) bool {
+	for _, start := range []string{"||", "@@", "|http", "[Adblock", "/^"} {
+		if bytes.HasPrefix(rule, []byte(start)) {
+			return true
+		}
+	}
+	return isCosmetic(rule) || rule[len(rule)-1] == '^'
+}
+
 // formatOf returns the format that one rule is written in, or "".
 func formatOf(rule []byte) Format {
 	ignore := func(Line) bool { return true }
 	switch {
+	case isZoneLine(rule):
+		return FormatRPZ
 	case parsePrefix(rule, ignore) == "":
 		return FormatCIDR
 	case bytes.Count(rule, []byte("|")) >= 5 && (delegated{}).parse(rule, ignore) == "":
@@ -83,6 +98,8 @@ func formatOf(rule []byte) Format {
 		return FormatHosts
 	case new(names).parse(rule, ignore) == "":
 		return FormatDomains
+	case isAdblock(rule):
+		return FormatAdblock
 	}
 	return ""
 }

@@ -27,8 +27,7 @@ func (n *names) parseDnsmasq(rule []byte, emit func(Line) bool) string {
 	case !isOption(key, assigned):
 		return "not an option of dnsmasq: write server=/example.com/1.2.3.4"
 	}
-	emit(Line{Kind: Dropped, Err: &LineError{Text: clip(rule), Reason: "an option that names no domain"}})
-	return ""
+	return drop(rule, "an option that names no domain", emit)
 }
 
 // isOption reports whether key looks like the name of an option: lower-case
@@ -62,7 +61,8 @@ func (n *names) dnsmasq(value []byte, emit func(Line) bool) string {
 	}
 	for name := range bytes.SplitSeq(value[:end], []byte("/")) {
 		if string(name) == "#" || len(name) == 0 {
-			return "matches every name, which is no list"
+			dropAll(value, emit)
+			continue
 		}
 		if reason := n.emit(kind, name, emit); reason != "" {
 			return reason

@@ -17,7 +17,7 @@ func TestDnsmasq(t *testing.T) {
 		}},
 		{"other options", "no-resolv\ncache-size=1000\nserver=1.2.3.4\nbogus-nxdomain=1.2.3.4", []string{"1 dropped", "2 dropped", "3 dropped", "4 dropped"}},
 		{"other formats", "a.com\nfull:b.com\n1.2.3.0/24\nerror", []string{"1 bad", "2 bad", "3 bad", "4 bad"}},
-		{"all names", "server=//1.2.3.4\naddress=/#/0.0.0.0", []string{"1 bad", "2 bad"}},
+		{"all names", "server=//1.2.3.4\naddress=/#/0.0.0.0", []string{"1 dropped", "2 dropped"}},
 	})
 }
 

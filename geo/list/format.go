@@ -1,6 +1,7 @@
 package list
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"iter"
@@ -14,7 +15,10 @@ const (
 	FormatDomains Format = "domains" // names, one a line, or rules as v2fly writes them
 	FormatDnsmasq Format = "dnsmasq" // options of dnsmasq that name domains
 	FormatHosts   Format = "hosts"   // addresses with their names, as in /etc/hosts
+	FormatAdblock Format = "adblock" // rules of ad blockers
+	FormatGFWList Format = "gfwlist" // rules of AutoProxy, in base64 or plain
 	FormatGeosite Format = "geosite" // a file of v2ray with categories of names
+	FormatRPZ     Format = "rpz"     // a response policy zone: names, and prefixes
 	FormatCIDR    Format = "cidr"    // prefixes, ranges, addresses, or commands that hold them
 	FormatAPNIC   Format = "apnic"   // statistics of a regional internet registry
 	FormatGeoIP   Format = "geoip"   // a file of v2ray with categories of prefixes
@@ -31,7 +35,10 @@ const (
 	KindMMDB     Kind = "mmdb" // countries of addresses
 )
 
-// Kind returns what a list of this format holds.
+// Holds reports whether a list of this format can hold something of kind k.
+func (f Format) Holds(k Kind) bool { return f.Kind() == k || f == FormatRPZ && k == KindPrefixes }
+
+// Kind returns what a list of this format holds, or what most of it is.
 func (f Format) Kind() Kind {
 	switch f {
 	case FormatCIDR, FormatAPNIC, FormatGeoIP:
@@ -44,6 +51,7 @@ func (f Format) Kind() Kind {
 
 // Options say what Parse takes of a file that holds more than one list.
 type Options struct {
+	Kind    Kind   // FormatRPZ: what of it is wanted; "" is KindNames
 	Code    string // FormatGeosite, FormatGeoIP: the category
 	Country string // FormatAPNIC: whose prefixes, an ISO 3166 code in upper case
 }
@@ -57,6 +65,12 @@ func Parse(r io.Reader, f Format, o Options) iter.Seq2[Line, error] {
 		return Dnsmasq(r)
 	case FormatHosts:
 		return Hosts(r)
+	case FormatAdblock:
+		return Adblock(r)
+	case FormatGFWList:
+		return GFWList(r)
+	case FormatRPZ:
+		return RPZ(r, cmp.Or(o.Kind, KindNames))
 	case FormatCIDR:
 		return Prefixes(r)
 	case FormatAPNIC:

@@ -33,7 +33,7 @@ func (n *names) parseHosts(rule []byte, emit func(Line) bool) string {
 			break
 		}
 		if isHostsOwn(host) {
-			emit(Line{Kind: Dropped, Err: &LineError{Text: clip(host), Reason: "a name of the host itself"}})
+			drop(host, "a name of the host itself", emit)
 			continue
 		}
 		if reason := n.emit(Full, host, emit); reason != "" {

@@ -40,9 +40,9 @@ const (
 type Line struct {
 	Number int // in the file, from 1
 	Kind   LineKind
-	Name   dnsname.FQDN // Suffix, Full, and their exceptions
+	Name   dnsname.FQDN // Suffix, Full, and their exceptions; Dropped where it is a name that was left out
 	Text   string       // Keyword, Regexp
-	Prefix netip.Prefix // Prefix, ExceptPrefix: masked, never v4-mapped
+	Prefix netip.Prefix // Prefix, ExceptPrefix: masked, never v4-mapped; Dropped likewise
 	Err    error        // Bad, Dropped: a *LineError
 }
 

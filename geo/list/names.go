@@ -141,7 +141,7 @@ func (n *names) emit(kind LineKind, text []byte, emit func(Line) bool) string {
 		return reason
 	}
 	if kind == Suffix && labels < 2 && !isHomeTLD(name) {
-		emit(Line{Kind: Dropped, Err: &LineError{
+		emit(Line{Kind: Dropped, Name: name, Err: &LineError{
 			Text:   clip(text),
 			Reason: "a whole top-level domain: name what is meant below it, or write the rule in smartdns.toml",
 		}})

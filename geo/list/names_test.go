@@ -41,7 +41,7 @@ func TestNames(t *testing.T) {
 		{"dnsmasq, one name bad", "server=/a.com/b c/1.2.3.4", []string{"1 suffix a.com.", "1 bad"}},
 		{"mixed", "server=/a.com/1.2.3.4\ndomain:b.com\nc.com", []string{"1 suffix a.com.", "2 suffix b.com.", "3 suffix c.com."}},
 		{"bad dnsmasq", "server=/a.com", []string{"1 bad"}},
-		{"dnsmasq for all names", "server=/#/1.2.3.4", []string{"1 bad"}},
+		{"dnsmasq for all names", "server=/#/1.2.3.4", []string{"1 dropped"}},
 		{"dnsmasq without a name", "server=1.2.3.4", []string{"1 bad"}},
 		{"not UTF-8", "b\xfccher.de", []string{"1 bad"}},
 		{"label too long", strings.Repeat("a", 64) + ".com", []string{"1 bad"}},

@@ -116,7 +116,7 @@ func emitRange(from, to []byte, emit func(Line) bool) string {
 
 func emitPrefix(p netip.Prefix, emit func(Line) bool) bool {
 	if p.Bits() == 0 {
-		return emit(Line{Kind: Dropped, Err: &LineError{
+		return emit(Line{Kind: Dropped, Prefix: p, Err: &LineError{
 			Text:   p.String(),
 			Reason: `covers every address: a list cannot say that, "*" in smartdns.toml can`,
 		}})

@@ -32,7 +32,11 @@ var (
 type parse func(rule []byte, emit func(Line) bool) (reason string)
 
 // scan runs p over the lines of r.
-func scan(r io.Reader, p parse) iter.Seq2[Line, error] {
+func scan(r io.Reader, p parse) iter.Seq2[Line, error] { return scanIndented(r, p, false) }
+
+// scanIndented is scan, for a p that wants to see the white space that lines
+// start with.
+func scanIndented(r io.Reader, p parse, indented bool) iter.Seq2[Line, error] {
 	return func(yield func(Line, error) bool) {
 		in := bufio.NewReaderSize(io.LimitReader(r, MaxSize+1), maxLine)
 		out := output{yield: yield}
@@ -53,9 +57,14 @@ func scan(r io.Reader, p parse) iter.Seq2[Line, error] {
 				yield(Line{}, refused)
 				return
 			}
-			if rule := trim(raw, out.number); len(rule) > 0 && !isComment(rule) {
-				out.judge(rule, p(rule, emit))
+			rule := trim(raw, out.number)
+			if len(rule) == 0 || isComment(rule) {
+				continue
 			}
+			if indented && (raw[0] == ' ' || raw[0] == '\t') {
+				rule = bytes.TrimRight(raw, "\r\n\t ")
+			}
+			out.judge(rule, p(rule, emit))
 		}
 		out.end()
 	}
