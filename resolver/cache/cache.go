@@ -70,7 +70,7 @@ const (
 type Entry struct {
 	Kind       Kind
 	Body       []byte        // a copy; the caller owns it
-	Age        time.Duration // since Put, by the monotonic clock
+	Age        time.Duration // since Put, the machine's sleep included; no change of the wall clock moves it
 	Left       time.Duration // until it expires; of a stale entry, zero or negative
 	Prefetched bool          // it came before anybody had to wait for it
 	// Refresh says that the entry is asked for again and again and that a tenth
@@ -96,7 +96,7 @@ const shards = 16
 // full cache costs the garbage collector nothing.
 type Cache struct {
 	seed    maphash.Seed
-	start   time.Time
+	clock   *clock
 	changes atomic.Uint64
 	shard   [shards]shard
 }
@@ -104,7 +104,7 @@ type Cache struct {
 // New returns an empty cache that holds at most capacity bytes, and never less
 // than MinCapacity. Memory is taken as entries come.
 func New(capacity int) *Cache {
-	c := &Cache{seed: maphash.MakeSeed(), start: time.Now()}
+	c := &Cache{seed: maphash.MakeSeed(), clock: newClock()}
 	for i := range c.shard {
 		c.shard[i].seed = c.seed
 		c.shard[i].limit = max(capacity, MinCapacity) / shards
@@ -116,8 +116,7 @@ func New(capacity int) *Cache {
 // before the cache's own start.
 const past = 24*time.Hour + MaxStale + time.Hour
 
-// now is monotonic: TTLs age through every change of the wall clock.
-func (c *Cache) now() time.Duration { return time.Since(c.start) + past }
+func (c *Cache) now() time.Duration { return c.clock.now() + past }
 
 func (c *Cache) stamp() stamp { return stamp(c.now() / tick) }
 

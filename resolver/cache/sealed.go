@@ -39,7 +39,7 @@ type Sealed struct {
 	gen     *Generation
 	learned [learnedStates]atomic.Uint32 // how often each turned
 	seed    maphash.Seed
-	start   time.Time
+	clock   *clock
 	shard   [sealedShards]sealedShard
 }
 
@@ -56,7 +56,7 @@ const MaxSealed = wire.MaxUDP
 // never less than it needs to be of use (1 MiB). Memory is taken as entries
 // come. What was sealed before gen advanced is not given.
 func NewSealed(capacity int, gen *Generation) *Sealed {
-	s := &Sealed{gen: gen, seed: maphash.MakeSeed(), start: time.Now()}
+	s := &Sealed{gen: gen, seed: maphash.MakeSeed(), clock: newClock()}
 	s.Resize(capacity)
 	return s
 }
@@ -88,8 +88,9 @@ func (s *Sealed) state(learned learnedBy) uint64 {
 	return sum
 }
 
-// Now returns the time for Answer, by the monotonic clock.
-func (s *Sealed) Now() time.Duration { return time.Since(s.start) }
+// Now returns the time for Answer, which no change of the wall clock moves, and
+// which goes on while the machine sleeps.
+func (s *Sealed) Now() time.Duration { return s.clock.now() }
 
 // Put seals an answer in place of the one before, and reports whether it did:
 // not without a life, of a second at least, not what is larger than MaxSealed or
