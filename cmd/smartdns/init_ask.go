@@ -27,7 +27,7 @@ func hostFacts() facts {
 	f.tunnels, _ = filepath.Glob("/etc/wireguard/*.conf")
 	links, _ := net.Interfaces()
 	for _, l := range links {
-		if l.Flags&(net.FlagLoopback|net.FlagPointToPoint) == 0 {
+		if l.Flags&(net.FlagLoopback|net.FlagPointToPoint|net.FlagUp) == net.FlagUp {
 			f.links = append(f.links, l.Name)
 		}
 	}
@@ -101,7 +101,7 @@ func (q questions) ask(a *draft.Answers, host facts) error {
 	}); err != nil {
 		return err
 	}
-	text := "Interfaces of the LAN, whose clients are served and routed"
+	text := "Interfaces of the LAN to serve and route"
 	if len(host.links) > 0 {
 		text += " (there are " + strings.Join(host.links, " ") + ")"
 	}
@@ -125,7 +125,7 @@ func (q questions) ask(a *draft.Answers, host facts) error {
 	}); err != nil {
 		return err
 	}
-	if err := q.one("Shall this host itself ask smartdns (resolv.conf is written while it runs)? yes or no", "yes", func(s string) error {
+	if err := q.one("Shall this host itself ask smartdns, too, by its resolv.conf? yes or no", "yes", func(s string) error {
 		switch strings.ToLower(s) {
 		case "y", "yes":
 			a.System = true
@@ -153,7 +153,7 @@ func (q questions) home(a *draft.Answers) error {
 	}); err != nil || home == "CN" {
 		return err
 	}
-	return q.one("A file of the prefixes of "+home+", or an mmdb (only those of CN are part of the program)", "", func(s string) error {
+	return q.one("A file of the prefixes of "+home+", or an mmdb", "", func(s string) error {
 		if _, err := os.Stat(s); err != nil {
 			return err
 		}

@@ -8,6 +8,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"smartdns/configs"
 )
 
 // Program is one whose configuration can be read.
@@ -291,9 +293,10 @@ func (r *reader) missing() {
 		}
 	}
 	r.rules = rules
-	for _, p := range r.poison {
+	for _, p := range slices.Concat(r.poison, r.geo) {
 		p.off = gone[strings.Trim(p.text, `"`)]
 	}
+	r.lists = slices.DeleteFunc(r.lists, func(l *dataList) bool { return !r.uses("list:" + l.name) })
 	for _, h := range r.records.hosts {
 		if err := r.exists(strings.Trim(h.text, `"`)); err != nil {
 			h.off = true
@@ -301,4 +304,11 @@ func (r *reader) missing() {
 			r.unreadable(strings.Trim(h.text, `"`), err, "it is a comment in the new file")
 		}
 	}
+}
+
+// uses reports whether a line of the new file has the list; why one has not is
+// in the notes.
+func (r *reader) uses(list string) bool {
+	return slices.ContainsFunc(slices.Concat(r.poison, r.geo), func(e *entry) bool { return e.text == configs.Quote(list) }) ||
+		slices.ContainsFunc(r.writer.rules, func(x *rule) bool { return slices.Contains(x.match, list) })
 }

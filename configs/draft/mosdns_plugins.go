@@ -3,8 +3,6 @@ package draft
 import (
 	"net/netip"
 	"strings"
-
-	"go.yaml.in/yaml/v3"
 )
 
 // cacheOf takes a cache plugin.
@@ -87,22 +85,22 @@ func (m *mosdns) hostsOf(p *plugin, w where) {
 				take(place{p.at.file, x.Line}, x.Value)
 			case "files":
 				m.line(place{p.at.file, x.Line}, x.Value)
-				m.hostsLines(m.absolute(x.Value, ""), take)
+				m.linesOf(m.absolute(x.Value, ""), func(text string) { take(m.at, text) })
 			}
 		}
 	}
 }
 
-// hostsLines takes the lines of a file of a hosts plugin.
-func (m *mosdns) hostsLines(file string, take func(place, string)) {
+// linesOf takes the lines of a file that a plugin names.
+func (m *mosdns) linesOf(file string, take func(text string)) {
 	data, err := m.read(file)
 	if err != nil {
-		m.unreadable(file, err, "write its names into [records] lines")
+		m.unreadable(file, err, "give it with --from once it is there")
 		return
 	}
 	m.changed("its lines of now are taken over: what changes in it later is not followed")
 	m.sources = append(m.sources, file)
-	m.lines(file, data, func(text string) { take(m.at, text) })
+	m.lines(file, data, take)
 }
 
 // redirect takes a redirect plugin: NAME TARGET.
@@ -110,17 +108,20 @@ func (m *mosdns) redirect(p *plugin) {
 	for k, v := range pairs(p.args) {
 		for _, x := range scalars(v) {
 			m.line(place{p.at.file, x.Line}, x.Value)
-			if k.Value != "rules" {
-				m.lost("redirections are written one by one: answer = \"cname:NAME\"")
-				continue
+			switch k.Value {
+			case "rules":
+				m.redirection(x.Value)
+			case "files":
+				m.linesOf(m.absolute(x.Value, ""), m.redirection)
+			default:
+				m.lost("is not understood")
 			}
-			m.redirection(x)
 		}
 	}
 }
 
-func (m *mosdns) redirection(x *yaml.Node) {
-	all := strings.Fields(x.Value)
+func (m *mosdns) redirection(text string) {
+	all := strings.Fields(text)
 	if len(all) != 2 {
 		m.lost("is written NAME TARGET")
 		return
@@ -134,5 +135,22 @@ func (m *mosdns) redirection(x *yaml.Node) {
 	}
 	if to, ok := m.match("full:" + all[1]); ok {
 		m.decided(rule{match: []string{from}, answer: []string{"cname:" + strings.TrimPrefix(to, "full:")}})
+	}
+}
+
+// prefixes makes sources of who is at home of an ip_set's files.
+func (m *mosdns) prefixes(p *plugin) {
+	at, was := m.at, m.text
+	defer func() { m.at, m.text = at, was }()
+	for k, v := range pairs(p.args) {
+		for _, x := range scalars(v) {
+			m.line(place{p.at.file, x.Line}, x.Value)
+			switch k.Value {
+			case "files":
+				m.homePrefixes(m.absolute(x.Value, ""))
+			default:
+				m.lost("prefixes at home are those of a file: write them into one and name that in [geo] sources")
+			}
+		}
 	}
 }

@@ -118,9 +118,12 @@ func (m *mosdns) condition(c string, w *where) {
 		for _, tag := range strings.Fields(arg) {
 			if p := m.plugins[strings.TrimPrefix(tag, "$")]; p != nil {
 				p.used = true
+				m.prefixes(p)
+			} else if file, ok := strings.CutPrefix(tag, "&"); ok {
+				m.homePrefixes(m.absolute(file, ""))
 			}
 		}
-		m.changed("addresses at home are part of smartdns, and ask = \"auto\" judges answers by them: another set can be one of [geo] sources")
+		m.changed("ask = \"auto\" judges answers by the prefixes at home: by these and those that are part of smartdns ([geo] sources)")
 	case word == "has_resp", word == "has_wanted_ans", word == "rcode" && !not:
 		m.carried()
 		w.judged = true
@@ -310,6 +313,9 @@ func (m *mosdns) answer(w where, answer ...string) {
 			m.lost("%q is no address", clip(a))
 			return
 		}
+	}
+	if slices.Equal(w.types, []string{"12"}) && w.names != nil {
+		w.types = nil // names of addresses have no other type
 	}
 	switch {
 	case w.types != nil && w.names == nil && w.clients == nil:

@@ -101,7 +101,6 @@ var pymumuReasons = []reason{
 	{"speed-check-mode dualstack-ip-selection dualstack-ip-selection-threshold dualstack-ip-allow-force-aaaa max-reply-ip-num", "", Lost, "addresses are answered as the server gave them: nothing is pinged on a client's behalf"},
 	{"response-mode", "", Idle, "the server that answers fastest is asked first ([side.X] choose)"},
 	{"blacklist-ip ignore-ip", "", Lost, "forged answers are known by other signs here: where such an address stands for \"no such name\", put it into a list of [poison] bogus"},
-	{"whitelist-ip", "", Lost, "what a domestic server may answer is decided by home and abroad: ask = \"auto\""},
 	{"ip-alias ip-rules", "", Lost, "answers are never rewritten: give the names records of their own ([records] lines)"},
 	{"", "log-", Idle, "smartdns logs to its standard error, which systemd keeps: journalctl -u smartdns"},
 	{"", "audit-", Lost, "smartdns query explains a name; nothing is kept about what was asked"},
@@ -136,7 +135,7 @@ func pymumuTable() map[string]pymumuDo {
 		"conf-file":          (*pymumu).confFile, "domain-set": (*pymumu).domainSet, "ip-set": (*pymumu).ipSet,
 		"address": one((*pymumu).address), "nameserver": one((*pymumu).nameserver), "domain-rules": (*pymumu).domainRules,
 		"cname": one((*pymumu).cname), "srv-record": one((*pymumu).srv), "hosts-file": one((*pymumu).hosts),
-		"ipset": one((*pymumu).set), "nftset": one((*pymumu).set), "bogus-nxdomain": one((*pymumu).bogus),
+		"ipset": one((*pymumu).set), "nftset": one((*pymumu).set), "bogus-nxdomain": one((*pymumu).bogus), "whitelist-ip": one((*pymumu).whitelist),
 		"force-aaaa-soa": one((*pymumu).forceAAAA), "force-qtype-soa": (*pymumu).forceTypes, "edns-client-subnet": one((*pymumu).subnet),
 		"dns64": one((*pymumu).setDNS64), "client-rules": (*pymumu).clientRules,
 		"group-begin": one((*pymumu).groupBegin), "group-end": (*pymumu).groupEnd, "group-match": (*pymumu).groupMatch,
@@ -349,6 +348,20 @@ func (p *pymumu) bogus(value string) {
 	if s, ok := p.prefix(value); ok {
 		p.bogusAddress(netip.MustParsePrefix(s))
 	}
+}
+
+// whitelist takes the addresses that a server may answer, as a chnroute list is
+// used for those at home.
+func (p *pymumu) whitelist(value string) {
+	const why = "what a domestic server may answer is decided by home and abroad: ask = \"auto\""
+	set, ok := strings.CutPrefix(value, "ip-set:")
+	file := p.ipSets[set]
+	if !ok || file == "" {
+		p.lost(why)
+		return
+	}
+	p.homePrefixes(file)
+	p.changed(why + ", by these prefixes and those that are part of smartdns ([geo] sources)")
 }
 
 func (p *pymumu) hosts(value string) {

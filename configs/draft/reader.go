@@ -166,6 +166,14 @@ func (r *reader) listOf(p, comment string, format configs.ListFormat) string {
 	return name
 }
 
+// homePrefixes makes a source of who is at home of the file at p.
+func (r *reader) homePrefixes(p string) {
+	name := r.listOf(p, "Prefixes at home.", "")
+	i := slices.IndexFunc(r.lists, func(l *dataList) bool { return l.name == name })
+	r.lists[i].region = strings.ToUpper(firstOf(r.options.Home, "CN"))
+	r.geo = appendNew(r.geo, r.value("list:"+name))
+}
+
 // newListName makes a word of ours of a file's name.
 func (r *reader) newListName(base string) string {
 	for _, ext := range []string{".conf", ".txt", ".list", ".dat", ".hosts", ".rules"} {

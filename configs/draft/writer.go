@@ -23,6 +23,7 @@ type writer struct {
 	private []*entry // names of private_ok
 	dns64   *entry
 	auto    string // "": the default
+	geo     []*entry
 	source  string // what the head says it is from
 }
 
@@ -92,9 +93,13 @@ func (w *writer) page() page {
 	if w.dns64 != nil {
 		p.table("dns64", "IPv6 addresses for names that have none, behind the prefix of a NAT64.").set("prefix", w.dns64)
 	}
+	sources := w.geo
 	if w.options.HomeFile != "" {
+		sources = append([]*entry{quoted("list:" + w.homeList())}, sources...)
+	}
+	if len(sources) > 0 {
 		p.table("geo", "Who knows which country an address is in. The first that knows it wins.").
-			list("sources", []*entry{quoted("list:" + w.homeList()), quoted(configs.GeoEmbedded)})
+			list("sources", append(slices.Clip(sources), quoted(configs.GeoEmbedded)))
 	}
 	p.table("poison").list("bogus", w.poison, `Lists of addresses that stand for "no such name".`)
 	t = p.table("cache")
