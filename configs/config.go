@@ -63,6 +63,7 @@ type Tunnel struct {
 	Device   Device
 	WhenDown WhenDown
 	Inbound  Inbound
+	Hooks    bool // the commands of the wg-quick file are run
 	Pos      Pos
 }
 

@@ -35,6 +35,7 @@ type rawTunnel struct {
 	Device   rawString `toml:"device"`
 	WhenDown rawString `toml:"when_down"`
 	Inbound  rawString `toml:"inbound"`
+	Hooks    rawBool   `toml:"hooks"`
 }
 
 type rawSide struct {

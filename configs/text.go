@@ -35,7 +35,8 @@ func (c *Config) Text() string {
 			row{"config", tomlString(t.Config)},
 			row{"device", tomlString(string(t.Device))},
 			row{"when_down", tomlString(string(t.WhenDown))},
-			row{"inbound", tomlString(string(t.Inbound))})
+			row{"inbound", tomlString(string(t.Inbound))},
+			row{"hooks", strconv.FormatBool(t.Hooks)})
 	}
 	for _, s := range c.Sides {
 		w.table("side."+tomlKey(s.Name),

@@ -37,6 +37,7 @@ func (c converter) tunnels(raw named[rawTunnel]) []Tunnel {
 			Device:   word(c, t.body.Device, DeviceAuto, DeviceKernel, DeviceUserspace),
 			WhenDown: word(c, t.body.WhenDown, WhenDownBlock, WhenDownDirect),
 			Inbound:  word(c, t.body.Inbound, InboundBlock, InboundAllow),
+			Hooks:    t.body.Hooks.or(false),
 			Pos:      c.pos(t.place),
 		})
 	}

@@ -44,6 +44,7 @@ type engine struct {
 // kernelSide is what we own in the kernel.
 type kernelSide struct {
 	kernel    *linux.Kernel
+	links     wg.Links // the kernel's, but in tests
 	routes    *routing.Reconciler
 	table     *nft.Table
 	tunnels   map[routing.Path]*running
@@ -165,6 +166,7 @@ func (e *engine) converge(ctx context.Context) {
 		e.logSteps(steps)
 		e.note(ctx, "routes", err)
 		e.note(ctx, "device", e.startDevices())
+		e.note(ctx, "hooks", e.raise(ctx))
 	}
 	e.note(ctx, "resolv.conf", e.hostDNS.follow(e.parts.Config.Listen.System, e.server.Addrs()))
 	e.show(l)

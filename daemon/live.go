@@ -42,6 +42,11 @@ func (l live) mtu(p routing.Path) int {
 	return tunnelMTU
 }
 
+// fwmark is what a tunnel's own packets carry.
+func (l live) fwmark(t Tunnel) uint32 {
+	return t.WG.Mark(l.marks.of(routing.Direct), uint32(l.marks.field))
+}
+
 // input is what package routing should hold.
 func (p *Parts) input(l live) routing.Input {
 	in := routing.Input{Field: l.marks.field, Default: p.Sets.Decide.Default, LAN: p.Config.Listen.LAN, Ways: p.ways(l), Marking: l.marking}
@@ -70,6 +75,9 @@ func (t Tunnel) allowed() []netip.Prefix {
 func (t Tunnel) own() []netip.Prefix {
 	all := slices.Clone(t.WG.Addresses)
 	allowed := t.allowed()
+	if t.WG.Quick.Table == "off" {
+		allowed = nil // no route of the file's own: the policy says what goes there
+	}
 	for _, p := range allowed {
 		if !most(allowed, p.Addr().Is4()) {
 			all = append(all, p)

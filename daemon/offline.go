@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"smartdns/configs"
@@ -44,7 +45,11 @@ func Check(o Options) (Report, error) {
 		return r, err
 	}
 	for _, t := range p.Tunnels {
-		for _, n := range t.WG.Notes() {
+		notes := t.WG.Notes()
+		if !t.Hooks {
+			notes = slices.Concat(notes, t.WG.HookNotes())
+		}
+		for _, n := range notes {
 			r.Notes = append(r.Notes, n.String())
 		}
 	}
@@ -177,7 +182,7 @@ func (p *Parts) planText(l live, sets bool) []string {
 		out = append(out, "# tunnel "+string(t.Path)+"; where the kernel has no WireGuard, a TUN of our own")
 		out = append(out, fmt.Sprintf("ip link add %s type wireguard", t.Path))
 		out = append(out, fmt.Sprintf("wg setconf %s <(wg-quick strip %s)", t.Path, t.Config),
-			fmt.Sprintf("wg set %s fwmark %#x", t.Path, l.marks.of(routing.Direct)))
+			fmt.Sprintf("wg set %s fwmark %#x", t.Path, l.fwmark(t)))
 	}
 	out = append(out, "# locks first, then addresses, routes, rules and sysctls")
 	out = append(out, stepTexts(routing.Diff(routing.Plan(p.input(l), l.facts), routing.State{}), sets)...)
@@ -230,7 +235,7 @@ func Diff(ctx context.Context, o Options) ([]string, error) {
 		if index[t.Path] == 0 {
 			continue
 		}
-		steps, err := wg.Diff(string(t.Path), t.WG, l.marks.of(routing.Direct))
+		steps, err := wg.Diff(string(t.Path), t.WG, l.fwmark(t))
 		if err != nil {
 			return nil, err
 		}
@@ -289,16 +294,31 @@ func (p *Parts) diffTable(ctx context.Context, out []string, l live) ([]string, 
 // whoever left it there, and returns what it did. It refuses while a daemon
 // runs. What it could not remove is in the error.
 func Cleanup(ctx context.Context, o Options) ([]string, error) {
-	release, err := claim()
+	release, err := claimAll(o)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	unlock, err := lock(o.Dirs.Run)
+	return clean(ctx, o)
+}
+
+// claimAll makes this process the one that may change the kernel state of its
+// network namespace and the run directory.
+func claimAll(o Options) (release func(), err error) {
+	unclaim, err := claim()
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
+	unlock, err := lock(o.Dirs.Run)
+	if err != nil {
+		unclaim()
+		return nil, err
+	}
+	return func() { unlock(); unclaim() }, nil
+}
+
+// clean is Cleanup for who has claimed the state.
+func clean(ctx context.Context, o Options) ([]string, error) {
 	k, err := linux.Open(filepath.Join(o.Dirs.Run, sysctlsName))
 	if err != nil {
 		return nil, err
@@ -318,7 +338,11 @@ func Cleanup(ctx context.Context, o Options) ([]string, error) {
 	if err != nil {
 		return out, err
 	}
-	for path := range have.Numbers() {
+	devices := have.Numbers()
+	if r, ok := readRaised(o); ok {
+		devices[r.Tunnel] = 0 // nothing of ours may lead into it
+	}
+	for path := range devices {
 		// A TUN went with its process; what is left is a kernel device.
 		if _, kind, err := k.LinkIndex(string(path)); err == nil && kind == kindWireGuard {
 			out = append(out, "ip link delete "+string(path))
@@ -331,6 +355,6 @@ func Cleanup(ctx context.Context, o Options) ([]string, error) {
 		return nil
 	}))
 	record(routing.NewReconciler(k, o.Log).Set(ctx, routing.Input{}))
-	errs = append(errs, forgetNumbers(o.Dirs))
+	errs = append(errs, forgetNumbers(o.Dirs), forgetRaised(o))
 	return out, errors.Join(errs...)
 }

@@ -109,7 +109,7 @@ func newEngine(o Options, parts *Parts) (*engine, error) {
 		return nil, err
 	}
 	e := &engine{opts: o, log: o.Log, started: time.Now(), parts: parts, wake: make(chan struct{}, 1), reloads: make(chan reload)}
-	e.kernel = kernel
+	e.kernel, e.links = kernel, kernel
 	e.routes = routing.NewReconciler(kernel, o.Log)
 	e.tunnels = map[routing.Path]*running{}
 	e.outlets = outlets{}
@@ -289,6 +289,9 @@ func (e *engine) bringUp(ctx context.Context, have routing.State, l live) error 
 		if err := e.bringUpKernel(ctx, &l); err != nil {
 			return err
 		}
+		for _, t := range e.tunnels {
+			e.monitorTunnel(t)
+		}
 	}
 	e.bringUpQueries()
 	e.publishLive(l)
@@ -395,10 +398,7 @@ func (e *engine) bringUpKernel(ctx context.Context, l *live) error {
 		return err
 	}
 	l.facts = e.routes.Status().Facts
-	for _, t := range e.tunnels {
-		e.monitorTunnel(t)
-	}
-	return nil
+	return e.raise(ctx)
 }
 
 func (e *engine) bringUpQueries() {
@@ -445,7 +445,7 @@ func (e *engine) letGo() error {
 		_ = e.who.follow(false) // a socket that only read
 	}
 	for _, t := range e.tunnels {
-		errs = append(errs, t.close())
+		errs = append(errs, e.closeTunnel(t))
 	}
 	if e.table != nil {
 		errs = append(errs, e.table.Close())
@@ -469,7 +469,7 @@ func (e *engine) takeDown(ctx context.Context) error {
 		_ = e.who.follow(false) // a socket that only read
 	}
 	for _, t := range e.tunnels {
-		collect(t.close())
+		collect(e.closeTunnel(t))
 	}
 	if !e.routed() {
 		return errors.Join(errs...)

@@ -40,7 +40,7 @@ func (e *engine) syncTunnels(ctx context.Context) {
 		if !contains(paths(e.parts), p) {
 			e.note(ctx, tunnelFailure(string(p)), nil)
 			delete(e.tunnels, p)
-			if err := t.close(); err != nil {
+			if err := e.closeTunnel(t); err != nil {
 				e.log.Error(err.Error())
 			}
 		}
@@ -56,7 +56,7 @@ func (e *engine) syncTunnel(ctx context.Context, part Tunnel, drifted bool) erro
 	t := e.tunnels[part.Path]
 	if t != nil && t.part.Device != part.Device {
 		delete(e.tunnels, part.Path)
-		if err := t.close(); err != nil {
+		if err := e.closeTunnel(t); err != nil {
 			return err
 		}
 		t = nil

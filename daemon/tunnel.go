@@ -26,6 +26,8 @@ type running struct {
 	mtu     mtuTo
 	stop    context.CancelFunc
 	done    chan struct{} // closed when the monitor has ended
+	raised  bool          // all of it is there: PostUp was run
+	hookErr error         // of PostUp
 }
 
 // up reports whether packets may go in. While the tunnel is connecting they
@@ -39,9 +41,12 @@ func (e *engine) openTunnel(ctx context.Context, part Tunnel) (*running, error) 
 	kind := map[configs.Device]wg.Kind{
 		configs.DeviceAuto: wg.Auto, configs.DeviceKernel: wg.Kernel, configs.DeviceUserspace: wg.Userspace,
 	}[part.Device]
+	if err := part.hooks(ctx, wg.PreUp, e.log); err != nil {
+		return nil, err
+	}
 	device, err := wg.Open(ctx, wg.Options{
-		Name: string(part.Path), Config: part.WG, Kind: kind, Links: e.kernel, Logger: e.log,
-		FwMark: e.marks.field.Value(routing.MarkDirect),
+		Name: string(part.Path), Config: part.WG, Kind: kind, Links: e.links, Logger: e.log,
+		FwMark: e.marks.field.Value(routing.MarkDirect), Field: uint32(e.marks.field),
 	})
 	if err != nil {
 		return nil, err

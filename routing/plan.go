@@ -30,6 +30,7 @@ type Tunnel struct {
 	Addrs      []netip.Prefix // its addresses with their lengths
 	AllowedIPs []netip.Prefix // what may go into it
 	MTU        int            // bytes
+	Bare       bool           // the link and its addresses alone: nothing leads into it
 }
 
 // Number gives every path its tunnel number. A path keeps the number it has in
@@ -73,7 +74,13 @@ func Plan(in Input, f Facts) State {
 	var s State
 	fams := in.families(f)
 	for _, t := range in.Tunnels {
+		if t.Bare {
+			t.AllowedIPs = nil
+		}
 		for _, fam := range fams {
+			if t.Bare {
+				break
+			}
 			s.Rules = append(s.Rules, in.markRules(t, fam)...)
 			s.Routes = append(s.Routes, Route{Table: t.table(), Dst: fam.All(), Type: Unreachable, Metric: MetricLock, Protocol: Protocol})
 		}

@@ -45,7 +45,7 @@ func TestUsageIsTwo(t *testing.T) {
 		"bogus", "--bogus", "statsu", "query", "query a b c", "query --bogus", "route", "route a b", "status x", "marks x", "marks --bogus",
 		"marks forget", "marks forget a b",
 		"verdicts x", "cache x", "cache list a b", "cache list --limit 0", "cache flush", "cache flush a b", "cache flush a --all", "cache flush a --suffix b", "cache flush --all --side foreign", "verdicts list a b", "verdicts pin a", "verdicts pin a home b", "verdicts forget", "verdicts forget a b",
-		"verdicts forget a --all", "verdicts forget --all --suffix a", "verdicts forget --suffix=", "run x", "check a b", "config x", "plan x", "diff x", "cleanup x", "reload x", "version x",
+		"verdicts forget a --all", "verdicts forget --all --suffix a", "verdicts forget --suffix=", "run x", "check a b", "config x", "plan x", "diff x", "cleanup x", "up a b", "up --bogus", "down x", "save a b", "strip a b", "reload x", "version x",
 		"genkey x", "pubkey x", "genpsk x", "lab x", "help bogus", "help query x", "completion", "completion bogus", "-c", "status --json=maybe",
 	} {
 		code, out, errs := command(t, strings.Fields(args)...)

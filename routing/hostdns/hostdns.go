@@ -29,6 +29,7 @@ type Options struct {
 	Path    string       // the resolv.conf
 	Saved   string       // where the former file is kept; its directory must outlive a reboot
 	Servers []netip.Addr // where we listen on port 53, at most three
+	Search  []string     // in the place of the file's own search list; nil keeps that
 	Logger  *slog.Logger
 	// Changed is told the Err of each rewrite by others that Run dealt with.
 	// nil: nobody. It must not block.
@@ -102,7 +103,7 @@ func (f *File) setLocked() (wrote bool, err error) {
 		base = saved.data
 	}
 	want := *now
-	want.data = generate(base, f.o.Saved, f.o.Servers)
+	want.data = generate(base, f.o)
 	if bytes.Equal(want.data, now.data) {
 		return false, nil
 	}

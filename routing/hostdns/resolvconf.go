@@ -16,18 +16,25 @@ const marker = "# Written by smartdns while it runs."
 
 func isOurs(data []byte) bool { return bytes.HasPrefix(data, []byte(marker)) }
 
-// generate returns a resolv.conf that asks servers and is otherwise as base.
-func generate(base []byte, saved string, servers []netip.Addr) []byte {
+// generate returns a resolv.conf that asks o's servers and is otherwise as base.
+func generate(base []byte, o Options) []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "%s The former file is %s, and comes back.\n", marker, saved)
+	fmt.Fprintf(&b, "%s The former file is %s, and comes back.\n", marker, o.Saved)
 	for line := range strings.Lines(string(base)) {
 		line = strings.TrimSpace(line)
 		switch word, _, _ := strings.Cut(strings.ReplaceAll(line, "\t", " "), " "); word {
-		case "search", "domain", "options", "sortlist":
+		case "search", "domain":
+			if len(o.Search) == 0 {
+				fmt.Fprintln(&b, line)
+			}
+		case "options", "sortlist":
 			fmt.Fprintln(&b, line)
 		}
 	}
-	for _, s := range servers {
+	if len(o.Search) > 0 {
+		fmt.Fprintln(&b, "search "+strings.Join(o.Search, " "))
+	}
+	for _, s := range o.Servers {
 		fmt.Fprintf(&b, "nameserver %s\n", s)
 	}
 	return b.Bytes()

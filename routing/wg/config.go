@@ -18,19 +18,18 @@ type Config struct {
 	PrivateKey Secret
 	ListenPort uint16         // 0: any
 	Addresses  []netip.Prefix // with their host bits, in the order of the file
-	DNS        []netip.Addr   // not applied
-	Search     []string       // not applied: DNS entries that are no address
+	DNS        []netip.Addr   // not applied by this package
+	Search     []string       // DNS entries that are no address
 	MTU        int            // 0: not said
 	Peers      []Peer         // in the order of the file
 	Quick      Quick
 	notes      []Note
 }
 
-// Quick holds what wg-quick(8) does beyond the device itself. None of it is
-// applied by this package; Notes says why.
+// Quick holds what wg-quick(8) does beyond the device itself.
 type Quick struct {
-	Table      string // "", "auto", "main" or a number
-	FwMark     uint32
+	Table      string // "", "auto", "off", "main" or a number
+	FwMark     uint32 // the bits that are nobody else's are applied; see Options
 	SaveConfig bool
 	Hooks      []Hook // in the order of the file
 }
@@ -110,6 +109,15 @@ func (n Note) String() string { return fmt.Sprintf("%s:%d: %s", n.File, n.Line, 
 // its lines. It holds no secrets.
 func (c *Config) Notes() []Note { return c.notes }
 
+// HookNotes says which commands are not run unless they are allowed.
+func (c *Config) HookNotes() []Note {
+	var all []Note
+	for _, h := range c.Quick.Hooks {
+		all = append(all, Note{File: c.File, Line: h.Line, Text: h.Key + " is not run without hooks = true: smartdns makes addresses, routes and rules itself"})
+	}
+	return all
+}
+
 // Main returns the peer that carries the tunnel: the one with the widest
 // AllowedIPs, the first of several. It reports false when there is no peer.
 func (c *Config) Main() (Peer, bool) {
@@ -137,7 +145,7 @@ func (c *Config) Same(o *Config) bool { return reflect.DeepEqual(c.bare(), o.bar
 // bare is c without what is only for messages.
 func (c *Config) bare() Config {
 	b := *c
-	b.File, b.notes, b.Quick = "", nil, Quick{}
+	b.File, b.notes, b.Quick = "", nil, Quick{FwMark: c.Quick.FwMark}
 	b.Peers = slices.Clone(c.Peers)
 	for i := range b.Peers {
 		b.Peers[i].Line = 0

@@ -32,7 +32,7 @@ func (s step) Format(f fmt.State, _ rune) { fmt.Fprint(f, s.text) }
 type desired struct {
 	name   string
 	config *Config
-	mark   uint32
+	mark   uint32 // of its packets
 	// called is where each peer is to be called: its literal endpoint, or what
 	// SetEndpoint last chose.
 	called map[PublicKey]netip.AddrPort

@@ -47,6 +47,7 @@ type Options struct {
 	Config *Config
 	Kind   Kind
 	FwMark uint32 // of the tunnel's own UDP packets: the mark of the direct path
+	Field  uint32 // the bits of the mark that FwMark decides; the file's FwMark has the others. 0: all
 	Links  Links  // also for Userspace: a killed run may have left a kernel link
 	Logger *slog.Logger
 }
@@ -57,6 +58,7 @@ type Tunnel struct {
 	name  string
 	kind  Kind
 	mark  uint32
+	field uint32
 	links Links
 	log   *slog.Logger
 
@@ -94,15 +96,28 @@ var errNoDevice = errors.New("has no device")
 // call Up after them. A peer whose endpoint is a name has none until SetEndpoint.
 func Open(ctx context.Context, o Options) (*Tunnel, error) {
 	t := &Tunnel{
-		name: o.Name, kind: o.Kind, mark: o.FwMark, links: o.Links, log: o.Logger.With("tunnel", o.Name),
+		name: o.Name, kind: o.Kind, mark: o.FwMark, field: o.Field, links: o.Links, log: o.Logger.With("tunnel", o.Name),
 		runs:   Auto,
 		chosen: map[call]netip.AddrPort{},
 		given:  given{endpoint: map[PublicKey]netip.AddrPort{}},
 	}
-	if _, err := t.Set(ctx, o.Config); err != nil {
+	steps, err := t.Set(ctx, o.Config)
+	if err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
+	for _, s := range steps {
+		t.log.Debug("[#] " + s.String())
+	}
 	return t, nil
+}
+
+// Mark returns what the tunnel's own packets carry: mark in the bits of field,
+// and elsewhere what the file's FwMark says. A field of 0 is all bits.
+func (c *Config) Mark(mark, field uint32) uint32 {
+	if field == 0 {
+		return mark
+	}
+	return mark&field | c.Quick.FwMark&^field
 }
 
 func (t *Tunnel) String() string { return t.name }
@@ -277,7 +292,7 @@ func (t *Tunnel) desiredLocked() desired {
 			called[p.PublicKey] = t.chosen[call{p.PublicKey, p.Endpoint}]
 		}
 	}
-	return desired{name: t.name, config: t.config, mark: t.mark, called: called}
+	return desired{name: t.name, config: t.config, mark: t.config.Mark(t.mark, t.field), called: called}
 }
 
 func (t *Tunnel) applyLocked(steps []step) error {
@@ -422,7 +437,7 @@ func (t *Tunnel) adoptLocked(want *Config) error {
 	// wg-quick's link of the same file has the same key; the mark, which is set
 	// together with the key, is ours.
 	none := wgtypes.Key{}
-	ours := have.PrivateKey == wgtypes.Key(want.PrivateKey.clamped().key) && have.FirewallMark == int(t.mark)
+	ours := have.PrivateKey == wgtypes.Key(want.PrivateKey.clamped().key) && have.FirewallMark == int(want.Mark(t.mark, t.field))
 	if have.PrivateKey != none && !ours {
 		return fmt.Errorf("there is a WireGuard link of that name that is not ours; did wg-quick make it? Then: wg-quick down %[1]s, else: ip link delete %[1]s", t.name)
 	}

@@ -115,7 +115,7 @@ func (p *parser) setDNS(value string) error {
 	return nil
 }
 
-// setQuick takes the keys of wg-quick(8) that we understand and do not apply.
+// setQuick takes the keys that only wg-quick(8) has.
 func (p *parser) setQuick(key, value string) error {
 	q := &p.cfg.Quick
 	switch key {
@@ -126,15 +126,11 @@ func (p *parser) setQuick(key, value string) error {
 		if err != nil {
 			return err
 		}
-		if q.FwMark = mark; mark == 0 {
-			return nil
-		}
-		p.note(p.line, "FwMark = %s is not applied: smartdns marks the tunnel's own packets itself", value)
+		q.FwMark = mark
 	case "SaveConfig":
 		switch strings.ToLower(value) {
 		case "true":
 			q.SaveConfig = true
-			p.note(p.line, "SaveConfig = true is not applied: smartdns never writes this file")
 		case "false":
 		default:
 			return fmt.Errorf("%s is neither true nor false", quote(value))
@@ -144,16 +140,16 @@ func (p *parser) setQuick(key, value string) error {
 			return errors.New("has no command")
 		}
 		q.Hooks = append(q.Hooks, Hook{Key: key, Command: Command(value), Line: p.line})
-		p.note(p.line, "%s is not run: smartdns makes addresses, routes and rules itself", key)
 	}
 	return nil
 }
 
 func (p *parser) setTable(value string) error {
 	switch lower := strings.ToLower(value); lower {
-	case "off":
-		return errors.New(`"off" asks for a tunnel without routes, and a path without routes leads nowhere; remove the line`)
-	case "auto", "main":
+	case "auto", "off":
+		p.cfg.Quick.Table = lower
+		return nil
+	case "main":
 		p.cfg.Quick.Table = lower
 	default:
 		n, err := strconv.ParseUint(value, 0, 32)
