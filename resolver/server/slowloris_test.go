@@ -22,12 +22,6 @@ func TestSlowlorisHoldsUpNobody(t *testing.T) {
 	l := server.DefaultLimits()
 	l.TCPFirst, l.TCPIdle = l.TCPFirst/tenth, l.TCPIdle/tenth
 	s, _ := start(t, echoA, l, loopback)
-	kept, err := net.Dial("tcp", loopback)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer kept.Close()
-
 	var slow sync.WaitGroup
 	var held, stuck atomic.Int32
 	var over atomic.Bool
@@ -55,32 +49,23 @@ func TestSlowlorisHoldsUpNobody(t *testing.T) {
 	go func() { slow.Wait(); over.Store(true); close(ended) }()
 	pace := time.NewTicker(20 * time.Millisecond) // a connection is closed after a thousand queries
 	defer pace.Stop()
-	worst, asked := time.Duration(0), 0
-	for ; !over.Load(); asked++ {
-		<-pace.C
-		for _, c := range []net.Conn{kept, nil} {
-			begun := time.Now()
-			if c == nil {
-				if c, err = net.Dial("tcp", loopback); err != nil {
-					t.Fatal(err)
-				}
-			}
-			c.SetDeadline(begun.Add(10 * time.Second))
-			c.Write(framed(query("www.example.com")))
-			if _, err := (&dns.Conn{Conn: c}).ReadMsg(); err != nil {
-				t.Fatalf("an honest client, after %d answers: %v", asked, err)
-			}
-			if c != kept {
-				c.Close()
-			}
-			worst = max(worst, time.Since(begun))
+	kept, fresh := honestClient{keeps: true}, honestClient{}
+	defer func() {
+		if kept.c != nil {
+			kept.c.Close()
 		}
+	}()
+	for !over.Load() {
+		<-pace.C
+		kept.ask(t)
+		fresh.ask(t)
 	}
 	<-ended
 	if stuck.Load() > 0 || held.Load() == 0 {
 		t.Errorf("%d of 500 connections stay open; %d were let in and asked", stuck.Load(), held.Load())
 	}
-	t.Logf("%d honest queries, the slowest in %s; %d connections refused", 2*asked, worst, s.Stats().TCPRefused)
+	t.Logf("%d honest queries, the slowest in %s, %d asked again; %d connections refused",
+		kept.asked+fresh.asked, max(kept.worst, fresh.worst), kept.again+fresh.again, s.Stats().TCPRefused)
 }
 
 // hungUpWhileTrickling sends a long message, an octet every so often, until the
@@ -107,4 +92,43 @@ func hungUpWhileTrickling(c net.Conn, every time.Duration) bool {
 	c.Close()
 	<-gone
 	return false
+}
+
+// honestClient asks over TCP, on the connection that it has or on new ones.
+type honestClient struct {
+	keeps        bool
+	c            net.Conn
+	asked, again int
+	worst        time.Duration
+}
+
+// ask asks until it has an answer, ten times at most: on a busy machine the time
+// of a connection may be over when its client comes to ask.
+func (h *honestClient) ask(t *testing.T) {
+	t.Helper()
+	h.asked++
+	begun := time.Now()
+	var err error
+	for try := range 10 {
+		if try > 0 {
+			h.again++
+		}
+		if h.c == nil {
+			if h.c, err = net.DialTimeout("tcp", loopback, 10*time.Second); err != nil {
+				t.Fatal(err)
+			}
+		}
+		h.c.SetDeadline(time.Now().Add(10 * time.Second))
+		_, _ = h.c.Write(framed(query("www.example.com")))
+		_, err = (&dns.Conn{Conn: h.c}).ReadMsg()
+		if err != nil || !h.keeps {
+			h.c.Close()
+			h.c = nil
+		}
+		if err == nil {
+			h.worst = max(h.worst, time.Since(begun))
+			return
+		}
+	}
+	t.Fatalf("an honest client, after %d answers: %v", h.asked-1, err)
 }
