@@ -148,7 +148,7 @@ user nobody
 		t.Fatalf("exit %d\n%s%s", code, text, errs)
 	}
 	readable(t, text)
-	for _, want := range []string{"smartdns (pymumu): " + conf, "Not carried over (3 lines)", "it.conf:10", "and line 11", "nothing is pinged", "bogus-addresses.txt", "it holds prefixes"} {
+	for _, want := range []string{"smartdns (pymumu): " + conf, "nothing is routed", "Not carried over (3 lines)", "it.conf:10", "and line 11", "nothing is pinged", "bogus-addresses.txt", "it holds prefixes"} {
 		if !strings.Contains(strings.Join(strings.Fields(text), " "), want) {
 			t.Errorf("does not say %q:\n%s", want, text)
 		}

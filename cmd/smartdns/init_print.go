@@ -27,6 +27,9 @@ func (a *app) initialized(v api.Initialized) {
 			p.row(first(i, "  not"), n, "")
 		}
 	}
+	if len(v.Tunnels) == 0 {
+		p.row("tunnel", "none: names are resolved, nothing is routed. --tunnel FILE takes your provider's wg-quick file", "")
+	}
 	a.became(v.Notes, draft.Lost, "Not carried over", p.bad)
 	a.became(v.Notes, draft.Changed, "Works differently", p.bold)
 	a.idle(v.Notes)
@@ -40,9 +43,7 @@ func (a *app) initialized(v api.Initialized) {
 	if len(v.Written) == 0 {
 		return
 	}
-	if len(v.Notes)+len(v.Tunnels)+len(v.Warnings) > 0 {
-		p.line("", "")
-	}
+	p.line("", "")
 	for i, f := range v.Written {
 		p.row(first(i, "wrote"), f, "")
 	}

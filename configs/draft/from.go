@@ -46,6 +46,9 @@ func From(specs []string, o Options) (*Draft, error) {
 		return nil, err
 	}
 	r.source = inputs[0].name + " of " + program.Title()
+	if inputs[0].args != nil {
+		r.source = "a " + r.source
+	}
 	switch program {
 	case Dnsmasq:
 		readDnsmasq(r, inputs)
