@@ -206,3 +206,27 @@ addresses = [
 		}
 	}
 }
+
+func TestListsIncludeFilesBesideThem(t *testing.T) {
+	const config = `
+[list.foreign]
+file = "DIR/foreign"
+[decide]
+names = [
+  { match = "list:foreign", ask = "foreign" },
+  { match = "*", ask = "auto" },
+]
+`
+	p, err := compileText(t, config, map[string]string{"foreign": "include:google\ninclude:video @-cn\n", "google": "google.com\n", "video.txt": "video.com\nvideo.cn @cn\n"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]int{"www.google.com.": 1, "video.com.": 2, "video.cn.": 0} {
+		if r, _ := p.Names.Match(dnsname.FQDN(name)); r.By.Line != want {
+			t.Errorf("%s: %+v, want line %d", name, r.By, want)
+		}
+	}
+	if _, err := compileText(t, config, map[string]string{"foreign": "include:none\n"}); err == nil || !strings.Contains(err.Error(), "including none: ") {
+		t.Errorf("a file that is not there: %v", err)
+	}
+}

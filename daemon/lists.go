@@ -10,6 +10,7 @@ import (
 	"iter"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"sync"
@@ -183,9 +184,29 @@ func (l *lists) lines(name string, want list.Kind) iter.Seq2[list.Line, error] {
 	}
 }
 
-// options says what is taken of a file that holds more than one list.
+// options says what is taken of a file that holds more than one list, and where
+// the rest of one is: what was fetched cannot name files of this host.
 func (l *lists) options(x configs.List, want list.Kind) list.Options {
-	return list.Options{Kind: want, Code: x.Code, Country: cmp.Or(x.Region, l.config.Decide.Home)}
+	home := l.config.Decide.Home
+	o := list.Options{Kind: want, Code: x.Code, Country: cmp.Or(x.Region, home), Home: home}
+	if len(x.Fetch.URLs) == 0 && x.File != "" {
+		o.Include = func(name string) (io.ReadCloser, error) { return openBeside(x.File, name) }
+	}
+	return o
+}
+
+// openBeside opens a file in the directory of another one, with or without
+// ".txt" after its name.
+func openBeside(path, name string) (io.ReadCloser, error) {
+	beside := filepath.Join(filepath.Dir(path), name)
+	f, err := openRegular(beside)
+	if errors.Is(err, fs.ErrNotExist) {
+		f, err = openRegular(beside + ".txt")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
 // size returns about how many entries a list has: its lines. Whatever is wrong

@@ -55,9 +55,16 @@ func TestReadme(t *testing.T) {
 		"/etc/dnsmasq.conf":           "server=223.5.5.5\nserver=/example.org/tls.example/9.9.9.9\ndhcp-range=192.168.8.100,192.168.8.200\n",
 		"/etc/mosdns/config.yaml":     "plugins:\n  - tag: out\n    type: forward\n    args: {upstreams: [{addr: 223.5.5.5}]}\n  - tag: main\n    type: sequence\n    args: [{exec: $out}]\n",
 		"/etc/smartdns/smartdns.conf": "server 223.5.5.5\naddress /ads.example.com/#\n",
+		// Lists that others publish.
+		"/etc/smartdns/accelerated-domains.china.conf": "server=/a.cn/114.114.114.114\n",
+		"/etc/smartdns/gfwlist.txt":                    "W0F1dG9Qcm94eSAwLjIuOV0KfHxnb29nbGUuY29tCkBAfHxkbC5nb29nbGUuY29tCg==\n",
+		"/etc/smartdns/ads.hosts":                      "127.0.0.1 localhost\n0.0.0.0 ads.example.com\n",
+		"/etc/smartdns/delegated-ripencc-latest":       "2|ripencc|20260214|1|19830613|20260213|+1000\nripencc|IR|ipv4|2.144.0.0|262144|20100101|allocated\n",
 	} {
 		w.inGateway("install -D /dev/stdin " + file + " <<'EOF'\n" + text + "EOF")
 	}
+	// Three categories of one name or two, as v2ray writes them.
+	w.inGateway("base64 -d > /etc/smartdns/dlc.dat <<< Cg4KAkNOEggIAhIEYS5jbgocCg9HRU9MT0NBVElPTi0hQ04SCQgCEgVhLm9yZwolCgZHT09HTEUSCQgCEgVnLmNvbRIQCAISBGcuY24aBgoCY24QAQ==")
 	var daemon *lab.Process
 	stop := func() {
 		if daemon == nil {

@@ -36,6 +36,9 @@ func (p printer) status(s api.Status, now time.Time) {
 	}
 	for _, l := range s.Lists {
 		right := counted(l.Entries, "entry", "entries")
+		if l.Format != "" {
+			right = l.Format + ", " + right
+		}
 		if l.Dropped > 0 {
 			right += fmt.Sprintf(", %d dropped", l.Dropped)
 		}

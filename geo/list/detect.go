@@ -84,11 +84,12 @@ func isAdblock(rule []byte) bool {
 
 // formatOf returns the format that one rule is written in, or "".
 func formatOf(rule []byte) Format {
-	ignore := func(Line) bool { return true }
+	said := false
+	ignore := func(Line) bool { said = true; return true }
 	switch {
 	case isZoneLine(rule):
 		return FormatRPZ
-	case parsePrefix(rule, ignore) == "":
+	case parsePrefix(rule, ignore) == "" && said:
 		return FormatCIDR
 	case bytes.Count(rule, []byte("|")) >= 5 && (delegated{}).parse(rule, ignore) == "":
 		return FormatAPNIC

@@ -49,34 +49,42 @@ func (f Format) Kind() Kind {
 	return KindNames
 }
 
-// Options say what Parse takes of a file that holds more than one list.
+// Options say what Parse takes of a file that holds more than one list, and
+// where it finds the rest of one.
 type Options struct {
 	Kind    Kind   // FormatRPZ: what of it is wanted; "" is KindNames
 	Code    string // FormatGeosite, FormatGeoIP: the category
 	Country string // FormatAPNIC: whose prefixes, an ISO 3166 code in upper case
+	// Home is the country whose top-level domains a list of names may have whole,
+	// besides those of China: an ISO 3166 code in upper case, or "".
+	Home string
+	// Include opens a file that a list of FormatDomains includes; its name has no
+	// slash and does not start with a dot. nil: such lines are Dropped.
+	Include func(name string) (io.ReadCloser, error)
 }
 
 // Parse reads a list of any format but FormatMMDB.
 func Parse(r io.Reader, f Format, o Options) iter.Seq2[Line, error] {
+	n := &names{tlds: topLevel(o.Home), includes: includes{open: o.Include, count: new(int)}}
 	switch f {
 	case FormatDomains:
-		return Names(r)
+		return scan(r, n.parse)
 	case FormatDnsmasq:
-		return Dnsmasq(r)
+		return scan(r, n.parseDnsmasq)
 	case FormatHosts:
-		return Hosts(r)
+		return scan(r, n.parseHosts)
 	case FormatAdblock:
-		return Adblock(r)
+		return scan(r, n.parseAdblock)
 	case FormatGFWList:
-		return GFWList(r)
+		return n.gfwlist(r)
 	case FormatRPZ:
-		return RPZ(r, cmp.Or(o.Kind, KindNames))
+		return n.rpz(r, cmp.Or(o.Kind, KindNames))
+	case FormatGeosite:
+		return n.geosite(r, o.Code)
 	case FormatCIDR:
 		return Prefixes(r)
 	case FormatAPNIC:
 		return Delegated(r, o.Country)
-	case FormatGeosite:
-		return Geosite(r, o.Code)
 	case FormatGeoIP:
 		return GeoIP(r, o.Code)
 	}

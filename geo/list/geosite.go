@@ -14,9 +14,13 @@ import (
 // attribute cn there, "google@-ads" what does not have ads. Numbers of lines
 // count the domains of the category. Names are as for Names.
 func Geosite(r io.Reader, code string) iter.Seq2[Line, error] {
+	return new(names).geosite(r, code)
+}
+
+func (n *names) geosite(r io.Reader, code string) iter.Seq2[Line, error] {
 	return func(yield func(Line, error) bool) {
 		code, attributes, _ := strings.Cut(code, "@")
-		g := geosite{out: output{yield: yield}, seen: map[string]bool{}}
+		g := geosite{names: n, out: output{yield: yield}, seen: map[string]bool{}}
 		for a := range strings.SplitSeq(attributes, "@") {
 			if a != "" {
 				g.attributes = append(g.attributes, strings.ToLower(a))
@@ -48,7 +52,7 @@ func fileError(number int, err error) error {
 }
 
 type geosite struct {
-	names
+	*names
 	out        output
 	attributes []string // that a domain must have, or must not, with a hyphen
 	seen       map[string]bool

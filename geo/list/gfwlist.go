@@ -20,7 +20,9 @@ import (
 // Expressions that are about more than the host, or have look-around, and rules
 // about addresses are Dropped. Numbers of lines count those of the plain text.
 // Comments start with !.
-func GFWList(r io.Reader) iter.Seq2[Line, error] {
+func GFWList(r io.Reader) iter.Seq2[Line, error] { return new(names).gfwlist(r) }
+
+func (n *names) gfwlist(r io.Reader) iter.Seq2[Line, error] {
 	return func(yield func(Line, error) bool) {
 		in := bufio.NewReaderSize(r, headSize)
 		head, err := in.Peek(headSize)
@@ -32,7 +34,7 @@ func GFWList(r io.Reader) iter.Seq2[Line, error] {
 		if isBase64(head) {
 			plain = base64.NewDecoder(base64.StdEncoding, in)
 		}
-		scan(plain, new(names).parseAutoProxy)(yield)
+		scan(plain, n.parseAutoProxy)(yield)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"iter"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -19,6 +20,7 @@ import (
 //	full:www.example.com            the name alone
 //	keyword:example                 names that contain the text
 //	regexp:^ad[0-9]+\.              names that the RE2 expression matches
+//	include:other @cn               another file, which Options say how to open
 //	server=/example.com/a.b/1.2.3.4 what Dnsmasq reads
 //
 // and lines of all kinds may be mixed. International names are accepted in Unicode
@@ -32,7 +34,9 @@ func Names(r io.Reader) iter.Seq2[Line, error] { return scan(r, new(names).parse
 // names parses the rules of one list.
 type names struct {
 	kept strings.Builder
-	addr []byte // of the last line of a hosts file: most have one for all
+	addr []byte         // of the last line of a hosts file: most have one for all
+	tlds []dnsname.FQDN // that a list may have whole, besides those of China
+	includes
 }
 
 const keptSize = 16 << 10
@@ -54,6 +58,12 @@ func (n *names) parse(rule []byte, emit func(Line) bool) string {
 	rule = cutComment(rule)
 	if key, value, ok := bytes.Cut(rule, []byte("=/")); ok && isDnsmasqKey(key) {
 		return n.dnsmasq(value, emit)
+	}
+	if after, ok := bytes.CutPrefix(rule, []byte("include:")); ok {
+		return n.include(after, emit)
+	}
+	if len(n.want) > 0 && !n.wanted(rule) {
+		return ""
 	}
 	text, reason := cutAttributes(rule)
 	if reason != "" {
@@ -140,7 +150,7 @@ func (n *names) emit(kind LineKind, text []byte, emit func(Line) bool) string {
 	if reason != "" {
 		return reason
 	}
-	if kind == Suffix && labels < 2 && !isHomeTLD(name) {
+	if kind == Suffix && labels < 2 && !isHomeTLD(name) && !slices.Contains(n.tlds, name) {
 		emit(Line{Kind: Dropped, Name: name, Err: &LineError{
 			Text:   clip(text),
 			Reason: "a whole top-level domain: name what is meant below it, or write the rule in smartdns.toml",

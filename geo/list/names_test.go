@@ -52,7 +52,7 @@ func TestNames(t *testing.T) {
 func TestBadNames(t *testing.T) {
 	for _, text := range []string{
 		"a..com", "a b", "http://a.com/", "||a.com^", "1.2.3.4", "2001:db8::1", "keyword:", "keyword:a/b",
-		"regexp:", "regexp:(", "include:other", "a=b", "=", ":", "full:", "domain:", "..",
+		"regexp:", "regexp:(", "a=b", "=", ":", "full:", "domain:", "..",
 	} {
 		got, err := collect(list.Names(strings.NewReader(text + "\n" + padding("a.cn"))))
 		if err != nil || got[0] != "1 bad" || len(got) != 201 {

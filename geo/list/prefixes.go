@@ -18,6 +18,7 @@ import (
 //	203.0.113.7                     a single address
 //	203.0.113.1-203.0.113.9         a range: the fewest prefixes that cover exactly it
 //	bogus-nxdomain=203.0.113.7      dnsmasq, also ignore-address=
+//	add chnroute 203.0.113.0/24     ipset, also "ip route add", "route add ... netmask", sets of nft, OpenVPN
 //
 // and lines of all kinds may be mixed. A v4-mapped address is read as the v4
 // one. Prefixes that cover every address are Dropped. Comments start with #, ;
@@ -28,6 +29,9 @@ const notAddress = "not an address: write 203.0.113.0/24, 203.0.113.7 or 203.0.1
 
 func parsePrefix(rule []byte, emit func(Line) bool) string {
 	rule = cutComment(rule)
+	if isCommand(rule) {
+		return parseCommand(rule, emit)
+	}
 	if key, value, ok := bytes.Cut(rule, []byte("=")); ok {
 		if string(key) != "bogus-nxdomain" && string(key) != "ignore-address" {
 			return notAddress

@@ -21,9 +21,11 @@ import (
 // Names or prefixes are yielded, as kind says; the others are Dropped, as are
 // triggers by client or name server. A zone is read line by line: one record on
 // each, parentheses for what is not needed, no $INCLUDE and $GENERATE.
-func RPZ(r io.Reader, kind Kind) iter.Seq2[Line, error] {
+func RPZ(r io.Reader, kind Kind) iter.Seq2[Line, error] { return new(names).rpz(r, kind) }
+
+func (n *names) rpz(r io.Reader, kind Kind) iter.Seq2[Line, error] {
 	return func(yield func(Line, error) bool) {
-		z := zone{kind: kind}
+		z := zone{names: n, kind: kind}
 		scanIndented(r, z.parse, true)(yield)
 	}
 }
@@ -31,7 +33,7 @@ func RPZ(r io.Reader, kind Kind) iter.Seq2[Line, error] {
 // zone is what the lines before say about the next one. Names are in lower
 // case, without last dot; "" is not known.
 type zone struct {
-	names
+	*names
 	kind         Kind
 	apex, origin string
 	owner        string // as written
