@@ -381,6 +381,16 @@ const (
 // Geo says who knows which country an address is in.
 type Geo struct {
 	Sources []string // list names, or GeoEmbedded; the first that knows the address wins
+	// What is home or abroad whatever the sources say: the longest prefix wins.
+	// No prefix stands in both.
+	Home, Abroad []GeoEntry
+}
+
+// GeoEntry is a prefix, or the prefixes of a list.
+type GeoEntry struct {
+	Prefix netip.Prefix // invalid for a list
+	List   string       // "" for a prefix
+	Pos    Pos
 }
 
 // GeoEmbedded is the source that is part of the program.

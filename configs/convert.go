@@ -27,6 +27,7 @@ func convert(p *problems, raw *rawConfig) *Config {
 	}
 	cfg.Sides = c.sides(raw.Side, slices.Concat(cfg.Listen.DNS, cfg.Listen.DoT, cfg.Listen.DoH))
 	cfg.Decide = c.decide(raw.Decide)
+	c.checkHome(cfg)
 	cfg.Records = c.records(raw.Records)
 	cfg.DNS64 = c.dns64(raw.DNS64)
 	c.checkMode(cfg)

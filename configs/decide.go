@@ -20,17 +20,6 @@ func (c converter) decide(raw rawDecide) Decide {
 	}
 }
 
-// home refuses a country that no source knows: every address would be abroad.
-func (c converter) home(raw rawString) string {
-	home := c.country(raw, defaultHome)
-	sources := c.raw.Geo.Sources
-	embeddedOnly := !slices.ContainsFunc(sources.items, func(s rawString) bool { return s.value != GeoEmbedded })
-	if home != defaultHome && embeddedOnly {
-		c.addf(raw.place, `the embedded data knows only %s: for %s add a list of its prefixes, [list.NAME] with file and region = %q, or an mmdb file, and put "list:NAME" into [geo] sources`, defaultHome, home, home)
-	}
-	return home
-}
-
 func (c converter) privateOK(raw rawStrings) []dnsname.FQDN {
 	var all []dnsname.FQDN
 	seen := make(map[dnsname.FQDN]bool)

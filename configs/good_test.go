@@ -229,22 +229,38 @@ func TestCRLFAndByteOrderMarkAreNoMatter(t *testing.T) {
 	}
 }
 
-func TestWarnsOfNamesOfAnotherCountry(t *testing.T) {
-	cfg := mustParse(t, `[list.jp]
+const japan = `[list.jp]
 file = "/etc/smartdns/jp.txt"
 region = "JP"
 [geo]
 sources = ["list:jp"]
+[side.domestic]
+servers = ["192.0.2.53"]
 [decide]
 home = "JP"
-`)
-	want := []string{"smartdns.toml: [decide] names[0]: asks domestic for the names of CN, but home is JP: give [list.cn-domains] a file or url, or write names without it"}
+`
+
+func TestWarnsOfNamesOfAnotherCountry(t *testing.T) {
+	cfg := mustParse(t, japan+`names = [ { match = "list:cn-domains", ask = "domestic" }, { match = "*", ask = "auto" } ]`)
+	want := []string{"smartdns.toml:10: [decide] names[0]: asks domestic for the names of CN, but home is JP: give [list.cn-domains] a file or url, or write names without it"}
 	var got []string
 	for _, w := range cfg.Warnings() {
 		got = append(got, w.String())
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+func TestNamesOfTheProgramAreDomesticInTheirCountryAlone(t *testing.T) {
+	for text, want := range map[string]int{
+		japan: 1,
+		"[list.cn-domains]\nfile = \"/etc/smartdns/jp-names.txt\"\n" + japan: 2,
+		"[decide]\nhome = \"cn\"\n": 2,
+	} {
+		if got := mustParse(t, text).Decide.Names; len(got) != want || got[want-1].Index != want-1 || got[want-1].Match[0].Kind != configs.MatchAll {
+			t.Errorf("%s\n%d lines: %+v", text, len(got), got)
+		}
 	}
 }
 

@@ -16,31 +16,6 @@ const (
 	maxSetSize  = 1 << 24
 )
 
-func (c converter) geo(raw rawGeo) Geo {
-	if raw.Sources.missing() {
-		return Geo{Sources: []string{GeoEmbedded}}
-	}
-	if len(raw.Sources.items) == 0 && !raw.Sources.bad {
-		c.addf(raw.Sources.place, `no source: write at least ["embedded"]`)
-	}
-	var all []string
-	for _, item := range raw.Sources.items {
-		name, isList := strings.CutPrefix(item.value, "list:")
-		switch {
-		case slices.Contains(all, name):
-			c.twice(item)
-		case isList:
-			c.listOfPrefixes(item.place, name, true)
-			all = append(all, name)
-		case item.value == GeoEmbedded:
-			all = append(all, name)
-		default:
-			c.addf(item.place, `no such source %s: it is "embedded" or "list:NAME"`, quote(item.value))
-		}
-	}
-	return Geo{Sources: all}
-}
-
 func (c converter) poison(raw rawPoison) Poison {
 	return Poison{Hold: c.duration(raw.Hold, defaultHold, 0, maxHold), Bogus: c.bogus(raw.Bogus)}
 }

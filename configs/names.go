@@ -11,7 +11,7 @@ import (
 
 func (c converter) nameRules(raw rules[rawNameRule]) []NameRule {
 	if raw.missing() {
-		return defaultNameRules()
+		return c.defaultNameRules()
 	}
 	var (
 		all        []NameRule
@@ -46,11 +46,14 @@ func (c converter) checkLimited(all []NameRule, places []place) {
 	}
 }
 
-func defaultNameRules() []NameRule {
-	return []NameRule{
-		{Index: 0, Match: []NameMatch{{Kind: MatchList, Text: ListCNDomains}}, Ask: SideDomestic, AAAA: AAAAAuto, HTTPS: HTTPSAuto, Text: `"list:cn-domains"`, Pos: defaultPos()},
-		{Index: 1, Match: []NameMatch{{Kind: MatchAll}}, Ask: AskAuto, AAAA: AAAAAuto, HTTPS: HTTPSAuto, Text: `"*"`, Pos: defaultPos()},
+// defaultNameRules returns the lines of a file without names. The names that are
+// part of the program are domestic in their own country alone.
+func (c converter) defaultNameRules() []NameRule {
+	var all []NameRule
+	if c.atEmbeddedHome() || !c.embeddedNames() {
+		all = []NameRule{{Match: []NameMatch{{Kind: MatchList, Text: ListCNDomains}}, Ask: SideDomestic, AAAA: AAAAAuto, HTTPS: HTTPSAuto, Text: `"list:cn-domains"`, Pos: defaultPos()}}
 	}
+	return append(all, NameRule{Index: len(all), Match: []NameMatch{{Kind: MatchAll}}, Ask: AskAuto, AAAA: AAAAAuto, HTTPS: HTTPSAuto, Text: `"*"`, Pos: defaultPos()})
 }
 
 func (c converter) nameRule(line table[rawNameRule]) NameRule {

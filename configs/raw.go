@@ -105,6 +105,8 @@ type rawAddressRule struct {
 
 type rawGeo struct {
 	Sources rawStrings `toml:"sources"`
+	Home    rawStrings `toml:"home"`
+	Abroad  rawStrings `toml:"abroad"`
 }
 
 type rawPoison struct {

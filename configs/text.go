@@ -74,7 +74,9 @@ func (c *Config) Text() string {
 		row{"exclude", tomlStrings(texts(c.DNS64.Exclude))},
 		row{"nat64", tomlString(string(c.DNS64.NAT64))})
 	w.table("geo",
-		row{"sources", tomlStrings(sourceTexts(c.Geo.Sources))})
+		row{"sources", tomlStrings(sourceTexts(c.Geo.Sources))},
+		row{"home", tomlStrings(geoTexts(c.Geo.Home))},
+		row{"abroad", tomlStrings(geoTexts(c.Geo.Abroad))})
 	w.table("poison",
 		row{"hold", tomlString(c.Poison.Hold.String())},
 		row{"bogus", tomlStrings(listTexts(c.Poison.Bogus))})

@@ -93,6 +93,9 @@ func (c *Config) asks(side string) bool {
 
 func (c *Config) listWarnings() []Warning {
 	used := slices.Concat(c.Geo.Sources, c.Poison.Bogus)
+	for _, e := range slices.Concat(c.Geo.Home, c.Geo.Abroad) {
+		used = append(used, e.List)
+	}
 	for _, r := range c.Decide.Names {
 		for _, m := range r.Match {
 			if m.Kind == MatchList {
@@ -118,8 +121,7 @@ func (c *Config) listWarnings() []Warning {
 
 // homeWarnings finds the names of one country asked in another.
 func (c *Config) homeWarnings() []Warning {
-	embedded := slices.ContainsFunc(c.Lists, func(l List) bool { return l.Name == ListCNDomains && l.File == "" && len(l.Fetch.URLs) == 0 })
-	if c.Decide.Home == defaultHome || !embedded {
+	if c.Decide.Home == defaultHome || !slices.ContainsFunc(c.Lists, List.isEmbedded) {
 		return nil
 	}
 	var all []Warning
@@ -127,12 +129,8 @@ func (c *Config) homeWarnings() []Warning {
 		if r.Ask != SideDomestic || !slices.ContainsFunc(r.Match, func(m NameMatch) bool { return m.Kind == MatchList && m.Text == ListCNDomains }) {
 			continue
 		}
-		pos := r.Pos
-		if pos.Line == 0 {
-			pos = c.somewhere()
-		}
 		text := fmt.Sprintf("asks domestic for the names of %s, but home is %s: give [list.%s] a file or url, or write names without it", defaultHome, c.Decide.Home, ListCNDomains)
-		all = append(all, Warning{pos, fmt.Sprintf("[decide] names[%d]", r.Index), text})
+		all = append(all, Warning{r.Pos, fmt.Sprintf("[decide] names[%d]", r.Index), text})
 	}
 	return all
 }

@@ -60,6 +60,8 @@ file = "DIR/blocked"
 [list.cn]
 file = "DIR/cn"
 format = "dnsmasq"
+[side.domestic]
+servers = ["192.0.2.53"]
 [decide]
 home = "IR"
 names = [
@@ -107,6 +109,8 @@ file = "DIR/dlc.dat"
 code = "%s"
 [list.iran]
 file = "DIR/geoip.dat"
+[side.domestic]
+servers = ["192.0.2.53"]
 [decide]
 home = "IR"
 names = [

@@ -119,6 +119,7 @@ func openRegular(path string) (*os.File, error) {
 
 // source is a list that was opened, from its start.
 type source struct {
+	date    string // of the file, or of the data in the program: "2026-08-02"
 	format  list.Format
 	packing list.Packing
 	r       io.Reader
@@ -132,7 +133,7 @@ func (l *lists) open(x configs.List, most int64) (source, error) {
 	if err != nil {
 		return source{}, err
 	}
-	src := source{close: func() { f.Close() }}
+	src := source{date: dateOf(f), close: func() { f.Close() }}
 	if src.r, src.packing, err = list.Unpack(f, most); err == nil {
 		src.format, src.r, err = list.Detect(src.r)
 	}
@@ -154,7 +155,7 @@ func (l *lists) open(x configs.List, most int64) (source, error) {
 func (l *lists) lines(name string, want list.Kind) iter.Seq2[list.Line, error] {
 	return func(yield func(list.Line, error) bool) {
 		x := l.find(name)
-		src := source{format: list.FormatDomains, r: geo.OpenCNDomains(), close: func() {}}
+		src := source{date: geo.CNDomainsDate, format: list.FormatDomains, r: geo.OpenCNDomains(), close: func() {}}
 		switch {
 		case l.path(x) == "" && x.Name != configs.ListCNDomains:
 			return // not fetched yet
@@ -252,7 +253,7 @@ func (l *lists) loaded(name string, src source, kind list.Kind) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.status[name]
-	s.Format, s.Packing, s.Kind = string(src.format), string(src.packing), string(kind)
+	s.Format, s.Packing, s.Kind, s.Date = string(src.format), string(src.packing), string(kind), src.date
 	s.Loaded = time.Now()
 }
 
@@ -351,12 +352,16 @@ func without(entries []policy.PrefixEntry, excepts []netip.Prefix) ([]policy.Pre
 // table builds the verdicts from the sources of [geo].
 func (l *lists) table() (*geo.Table, error) {
 	b := geo.NewBuilder(l.config.Decide.Home)
+	if err := l.addClaims(b); err != nil {
+		return nil, err
+	}
 	for _, name := range l.config.Geo.Sources {
 		if err := l.addSource(b, name); err != nil {
 			return nil, err
 		}
 	}
-	return b.Table(), nil
+	t := b.Table()
+	return t, l.checkHome(t)
 }
 
 func (l *lists) addSource(b *geo.Builder, name string) error {

@@ -38,7 +38,7 @@ func (e *engine) query(ctx context.Context, name, qtype, from string) (api.Decis
 		return api.Decision{}, err
 	}
 	sealed := e.resolver.Sealed(e.asked(q))
-	d := story(e.resolver.Resolve(context.WithoutCancel(ctx), q), q, e.shown.Load().detours())
+	d := story(e.resolver.Resolve(context.WithoutCancel(ctx), q), q, e.shown.Load())
 	if sealed {
 		d.Cached = "sealed"
 	}
@@ -74,7 +74,7 @@ func (e *engine) route(ctx context.Context, to string) (api.Route, error) {
 		if err != nil {
 			return out, api.BadRequest(fmt.Sprintf("%q is neither an address nor a name: %s", to, err))
 		}
-		d := story(e.resolver.Resolve(context.WithoutCancel(ctx), e.asked(q)), q, e.shown.Load().detours())
+		d := story(e.resolver.Resolve(context.WithoutCancel(ctx), e.asked(q)), q, e.shown.Load())
 		for i := range d.Answers {
 			e.askKernel(ctx, &d.Answers[i], true)
 		}
@@ -90,21 +90,20 @@ func (e *engine) route(ctx context.Context, to string) (api.Route, error) {
 // judge says what the policy makes of an address that nobody has asked for.
 func (e *engine) judge(addr netip.Addr) api.Address {
 	v := e.geo.Classify(addr)
-	path, rule := e.shown.Load().parts.pathOf(v, addr)
+	parts := e.shown.Load().parts
+	path, rule := parts.pathOf(v, addr)
 	source := resolver.Source{List: v.List, Line: v.Line}
 	if v.Prefix.IsValid() {
 		source.Prefix = v.Prefix.String()
 	}
 	a := api.Address{
-		Addr: addr, Region: v.Region.String(), Because: because(source), Path: string(path),
+		Addr: addr, Region: v.Region.String(), Because: because(source, parts.dates()), Path: string(path),
 		Rule: api.Rule{Where: where("addresses", resolver.Rule{Index: rule.Index}), Text: rule.Text, At: rule.Pos, Do: "via " + string(path)},
 	}
 	if rule.Named {
 		a.Rule.Matched = rule.Prefix.String()
 	}
-	if rule.List != "" {
-		a.Rule.List = fmt.Sprintf("%s:%d", rule.List, rule.Line)
-	}
+	parts.dates().ofRule(&a.Rule, rule.List, rule.Line)
 	if why := e.neverReason(addr); why != "" {
 		a.Mark.Reason = why + ": never marked"
 	}

@@ -12,7 +12,8 @@ import (
 
 // story turns the Decision on q into what the API shows. Encrypted
 // servers of the detoured paths are asked directly for the time being.
-func story(d *resolver.Decision, q *resolver.Query, detoured map[routing.Path]bool) api.Decision {
+func story(d *resolver.Decision, q *resolver.Query, v *view) api.Decision {
+	detoured, dates := v.detours(), v.parts.dates()
 	out := api.Decision{
 		Schema: api.Schema, Name: d.Asked.Name, Type: d.Asked.Type, Client: d.Asked.Client,
 		RCode: d.RCode, Took: api.Since(d.Took), Notes: d.Notes, Records: records(d.Reply(nil, whole(q))),
@@ -24,7 +25,7 @@ func story(d *resolver.Decision, q *resolver.Query, detoured map[routing.Path]bo
 		if i == 0 || s.Cached == "" {
 			out.Cached, out.Age, out.Prefetched = s.Cached, api.Since(s.Age), s.Prefetched
 		}
-		step := api.Step{Name: strings.TrimSuffix(s.Name, "."), Rule: nameRule(s)}
+		step := api.Step{Name: strings.TrimSuffix(s.Name, "."), Rule: nameRule(s, dates)}
 		if s.Auto != nil {
 			step.Auto = auto(*s.Auto)
 		}
@@ -37,7 +38,7 @@ func story(d *resolver.Decision, q *resolver.Query, detoured map[routing.Path]bo
 		out.Steps = append(out.Steps, step)
 	}
 	for _, a := range d.Addresses {
-		out.Answers = append(out.Answers, address(d, a))
+		out.Answers = append(out.Answers, address(d, a, dates))
 	}
 	return out
 }
@@ -73,7 +74,7 @@ func where(list string, r resolver.Rule) string {
 	return fmt.Sprintf("%s[%d]", list, r.Index)
 }
 
-func nameRule(s resolver.Step) api.Rule {
+func nameRule(s resolver.Step, of dates) api.Rule {
 	r := api.Rule{Where: where("names", s.Rule), Text: s.Rule.Text, At: s.Rule.Pos, Matched: strings.TrimSuffix(s.Rule.Matched, ".")}
 	switch {
 	case s.Local != "":
@@ -86,9 +87,7 @@ func nameRule(s resolver.Step) api.Rule {
 	if s.Rule.Via != "" {
 		r.Do += ", via " + string(s.Rule.Via)
 	}
-	if s.Rule.List != "" {
-		r.List = fmt.Sprintf("%s:%d", s.Rule.List, s.Rule.Line)
-	}
+	of.ofRule(&r, s.Rule.List, s.Rule.Line)
 	return r
 }
 
@@ -146,10 +145,10 @@ func visitNote(v resolver.Visit) string {
 	return strings.Join(parts, ", ")
 }
 
-func address(d *resolver.Decision, a resolver.Address) api.Address {
+func address(d *resolver.Decision, a resolver.Address, of dates) api.Address {
 	out := api.Address{
 		Addr: a.Addr, TTL: a.TTL, Hint: strings.HasSuffix(a.From, "hint"), Dropped: a.Dropped,
-		Region: a.Region, Because: because(a.Source), Path: string(a.Path), Rule: addressRule(d, a),
+		Region: a.Region, Because: because(a.Source, of), Path: string(a.Path), Rule: addressRule(d, a, of),
 	}
 	switch {
 	case a.Dropped != "":
@@ -171,14 +170,12 @@ func address(d *resolver.Decision, a resolver.Address) api.Address {
 
 // addressRule is the line of the file that gave an address its path: one of
 // addresses, or, where it pins its names to a path, the one of names.
-func addressRule(d *resolver.Decision, a resolver.Address) api.Rule {
+func addressRule(d *resolver.Decision, a resolver.Address, of dates) api.Rule {
 	r := api.Rule{
 		Where: where("addresses", a.Rule), Text: a.Rule.Text, At: a.Rule.Pos, Do: "via " + string(a.Path),
 		Matched: strings.TrimSuffix(a.Rule.Matched, "."),
 	}
-	if a.Rule.List != "" {
-		r.List = fmt.Sprintf("%s:%d", a.Rule.List, a.Rule.Line)
-	}
+	of.ofRule(&r, a.Rule.List, a.Rule.Line)
 	for _, s := range d.Steps {
 		if s.Rule.Via != "" && s.Rule.Index == a.Rule.Index && s.Rule.Pos == a.Rule.Pos && s.Rule.Text == a.Rule.Text {
 			r.Where = where("names", a.Rule)
@@ -187,14 +184,12 @@ func addressRule(d *resolver.Decision, a resolver.Address) api.Rule {
 	return r
 }
 
-func because(s resolver.Source) string {
+func because(s resolver.Source, of dates) string {
 	switch {
 	case s.List == "":
 		return "no list matches"
-	case s.Line > 0:
-		return fmt.Sprintf("%s in %s:%d", s.Prefix, s.List, s.Line)
 	case s.Prefix != "":
-		return fmt.Sprintf("%s in %s", s.Prefix, s.List)
+		return s.Prefix + " in " + of.cite(s.List, s.Line)
 	}
 	return s.List
 }

@@ -18,6 +18,7 @@ type Builder struct {
 	v4, v6   []entry
 	sources  []string
 	complete bool // a source lists all that is at home
+	claimed  map[netip.Prefix]bool
 }
 
 // NewBuilder returns a Builder of Tables whose home is the country with this
@@ -54,6 +55,34 @@ func (b *Builder) AddPrefixes(name, country string, lines iter.Seq2[list.Line, e
 	return nil
 }
 
+// Claim is what the user himself says of the addresses of a prefix.
+type Claim struct {
+	Prefix netip.Prefix
+	Region Region // Home or Abroad
+	List   string // where it stands: the List of verdicts
+	Line   int    // the line there, from 1
+}
+
+// AddClaim adds a claim. Claims come before every source, whenever that is
+// added: of several that hold an address the one with the longest prefix, and of
+// equal prefixes the one that was added first. Special addresses stay special.
+func (b *Builder) AddClaim(c Claim) {
+	p := c.Prefix.Masked()
+	if b.claimed[p] {
+		return
+	}
+	if b.claimed == nil {
+		b.claimed = map[netip.Prefix]bool{}
+	}
+	b.claimed[p] = true
+	at := slices.Index(b.sources, c.List)
+	if at < 0 {
+		at = len(b.sources)
+		b.sources = append(b.sources, c.List)
+	}
+	b.add(p, cell{source: uint16(firstSource + at), region: c.Region, line: uint32(c.Line), bits: uint8(p.Bits())}, layerClaims)
+}
+
 // Table returns a Table of what was added so far.
 func (b *Builder) Table() *Table {
 	gap := cell{region: Unknown, bits: noPrefix}
@@ -70,12 +99,14 @@ func (b *Builder) Table() *Table {
 	}
 }
 
-// Indexes into Table.sources. The special ones share layer 0; every other
-// source is the layer of its index.
+// Indexes into Table.sources. The special ones share layer 0, claims are the
+// next one, and every source is the layer of its index.
 const (
 	sourcePrivate = 1
 	sourceBogon   = 2
 	firstSource   = 3
+
+	layerClaims = 1
 )
 
 func (b *Builder) nextSource() uint16 { return uint16(firstSource + len(b.sources)) }

@@ -28,6 +28,12 @@ var forged string
 // program. Line is then a line of geo/data/cn.txt.
 const Embedded = "embedded"
 
+// EmbeddedDate is the day of the data that Embedded is made of (UTC).
+const EmbeddedDate = "2026-06-17"
+
+// CNDomainsDate is the day on which CNDomains was put together (UTC).
+const CNDomainsDate = "2026-11-22"
+
 // CNDomains is the name of the list of names that is part of the program.
 const CNDomains = "cn-domains"
 

@@ -49,6 +49,37 @@ func TestLookup(t *testing.T) {
 	}
 }
 
+func TestClaimsComeBeforeSources(t *testing.T) {
+	b := geo.NewBuilder("CN")
+	claim := func(p string, r geo.Region, list string, line int) {
+		b.AddClaim(geo.Claim{Prefix: prefix(p), Region: r, List: list, Line: line})
+	}
+	claim("1.2.0.0/16", geo.Abroad, "smartdns.toml", 7)
+	claim("1.2.3.0/24", geo.Home, "hongkong", 2)
+	claim("1.2.3.0/24", geo.Abroad, "smartdns.toml", 8) // too late
+	claim("10.0.0.0/8", geo.Home, "smartdns.toml", 9)
+	addText(t, b, "mine", "CN", "1.2.3.4\n1.3.0.0/16\n")
+	claim("9.0.0.0/8", geo.Home, "mine", 3) // a list that is a source, too
+	table := b.Table()
+	for addrText, want := range map[string]geo.Verdict{
+		"1.2.9.9":  {Region: geo.Abroad, List: "smartdns.toml", Line: 7, Prefix: prefix("1.2.0.0/16")},
+		"1.2.3.4":  {Region: geo.Home, List: "hongkong", Line: 2, Prefix: prefix("1.2.3.0/24")},
+		"1.3.0.1":  {Region: geo.Home, List: "mine", Line: 2, Prefix: prefix("1.3.0.0/16")},
+		"9.9.9.9":  {Region: geo.Home, List: "mine", Line: 3, Prefix: prefix("9.0.0.0/8")},
+		"10.0.0.1": {Region: geo.Private, List: "private", Prefix: prefix("10.0.0.0/8")},
+		"8.8.8.8":  {Region: geo.Abroad},
+	} {
+		if got := table.Lookup(addr(addrText)); got != want {
+			t.Errorf("Lookup(%s)\n got %+v\nwant %+v", addrText, got, want)
+		}
+	}
+	b = geo.NewBuilder("CN")
+	claim("1.2.0.0/16", geo.Home, "smartdns.toml", 7)
+	if got := b.Table().Lookup(addr("8.8.8.8")); got != (geo.Verdict{}) {
+		t.Errorf("a claim makes the rest of the world %+v", got)
+	}
+}
+
 func TestLookupWithoutCompleteSourceIsUnknown(t *testing.T) {
 	b := geo.NewBuilder("CN")
 	addText(t, b, "us", "US", "8.0.0.0/8\n")

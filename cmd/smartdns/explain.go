@@ -143,7 +143,11 @@ func (p printer) rule(r api.Rule, region, do string) {
 	}
 	p.row("rule", text, r.At)
 	if r.List != "" {
-		p.row("", strings.TrimSpace(r.Matched+" in list "+r.List), "")
+		text := strings.TrimSpace(r.Matched + " in list " + r.List)
+		if r.ListDate != "" {
+			text += " (" + r.ListDate + ")"
+		}
+		p.row("", text, "")
 	}
 }
 

@@ -124,6 +124,7 @@ type List struct {
 	Exceptions   int       `json:"exceptions,omitempty"`    // of the entries, those that say what is not in the list
 	Dropped      int       `json:"dropped"`                 // lines passed over
 	FirstDropped string    `json:"first_dropped,omitempty"` // the first of them, and why
+	Date         string    `json:"date,omitempty"`          // the day of its data: "2026-08-02"
 	Loaded       time.Time `json:"loaded"`
 	Error        string    `json:"error,omitempty"`
 }
@@ -199,7 +200,9 @@ type Rule struct {
 	At      string `json:"at"`                // "smartdns.toml:33"
 	Matched string `json:"matched,omitempty"` // the part of the match, or of the list, that matched
 	List    string `json:"list,omitempty"`    // "cn-domains:12": the list's line that matched
-	Do      string `json:"do"`                // "ask domestic", "answer nxdomain", "via wg0"
+	// ListDate is the day of that list's data: "2026-08-02".
+	ListDate string `json:"list_date,omitempty"`
+	Do       string `json:"do"` // "ask domestic", "answer nxdomain", "via wg0"
 }
 
 // Asked is one upstream try, or what the cache had instead of one.
