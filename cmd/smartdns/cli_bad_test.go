@@ -122,7 +122,7 @@ func badInputs() []badInput {
 			}
 		}, want: []string{"[tunnel.wg0]", "wg0.conf", "chmod 600"}},
 		{name: "half a key", files: true, spoil: inTunnel("PrivateKey = ", "PrivateKey = x"), want: []string{"wg0.conf:2: [Interface] PrivateKey: "}},
-		{name: "Table = off", files: true, spoil: inTunnel("DNS = ", "Table = off\nDNS = "), want: []string{"wg0.conf:4: [Interface] Table: ", "off"}},
+		{name: "a table that is none", files: true, spoil: inTunnel("DNS = ", "Table = never\nDNS = "), want: []string{"wg0.conf:4: [Interface] Table: ", "off"}},
 		{name: "a page for wg0.conf", files: true, spoil: func(_ *testing.T, w *world, _ string) {
 			w.writeTunnel(func(string) string { return "<!DOCTYPE html>\n<html></html>\n" })
 		}, want: []string{"[tunnel.wg0]", "wg0.conf: has no [Interface]: is it a wg-quick file?"}, more: 2},
