@@ -169,6 +169,10 @@ func (e *engine) serve(ctx context.Context, control net.Listener, hup <-chan os.
 	g.Go(func() error { e.verdicts.run(inner); return nil })
 	g.Go(func() error { e.kept.run(inner); return nil })
 	g.Go(func() error {
+		followCache(inner, func() int { return e.cache.Stats().Bytes + e.sealed.Stats().Bytes })
+		return nil
+	})
+	g.Go(func() error {
 		watchFlows(inner, func() flows { return readFlows(conntrackDir) }, e.log)
 		return nil
 	})
