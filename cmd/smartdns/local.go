@@ -31,13 +31,17 @@ func (a *app) runCommand() *cobra.Command {
 }
 
 func (a *app) checkCommand() *cobra.Command {
-	return a.withJSON(&cobra.Command{
+	overlaps := 0
+	c := a.withJSON(&cobra.Command{
 		Use:   "check [FILE]",
 		Short: "what is wrong with the configuration and its lists, and where",
 		Args:  takes(0, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				a.config = args[0]
+			}
+			if c.Flags().Changed("overlaps") {
+				return a.overlaps(overlaps)
 			}
 			r, err := daemon.Check(a.options())
 			v := api.Checked{Schema: api.Schema, OK: err == nil, File: r.File, Errors: []string{}, Warnings: list(r.Warnings), Notes: list(r.Notes)}
@@ -47,6 +51,9 @@ func (a *app) checkCommand() *cobra.Command {
 			return errors.Join(show(a, v, a.checked), no(err == nil))
 		},
 	})
+	c.Flags().IntVar(&overlaps, "overlaps", 0, "only print what lists contradict each other in: how much, and the first `N` of each (default 20)")
+	c.Flags().Lookup("overlaps").NoOptDefVal = "20"
+	return c
 }
 
 // checked prints what is wrong to stderr, and the rest to stdout.
