@@ -46,6 +46,11 @@
 // and keeps the elements that answers have put there. A netlink event, say
 // somebody's "ip rule flush", starts the same walk from the kernel's end.
 //
+// A list that is fetched takes this way as well: geo/update replaces what is
+// stored of it only by what is whole, readable and much like it, and the running
+// Config is compiled again with that. A start reads what is stored, and waits
+// for no mirror.
+//
 // A stop is the walk to nothing. What was learned, numbered and cached is on
 // disk by then, in files that internal/wholefile replaced whole.
 package smartdns

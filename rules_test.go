@@ -63,6 +63,8 @@ var soleImporters = []struct {
 	{"github.com/prometheus/client_golang", []string{"web"}, "metrics belong to the HTTP edge"},
 	{"github.com/pelletier/go-toml/v2", []string{"configs"}, "only configs reads the file"},
 	{"go.yaml.in/yaml/v3", []string{"configs/draft"}, "only the files of others are YAML"},
+	{"github.com/vbauerster/mpb/v8", []string{"cmd/smartdns"}, "only cmd draws on a terminal"},
+	{"aead.dev/minisign", []string{"geo/update", "configs"}, "signatures are read by who fetches, keys by who reads the file"},
 	{"github.com/spf13/cobra", []string{"cmd/smartdns"}, "only cmd has flags"},
 }
 

@@ -84,6 +84,7 @@ func (e *engine) conditions(v *view, s api.Status) []api.Condition {
 	}
 	all = append(all, e.verdicts.conditions()...)
 	all = append(all, e.kept.conditions()...)
+	all = append(all, e.data.conditions(v.parts, time.Now())...)
 	for _, t := range v.tunnels {
 		st := t.status()
 		if st.State != wg.Up {

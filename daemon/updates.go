@@ -81,19 +81,9 @@ func (e *engine) setUpdates() {
 	if e.data.updates == nil {
 		return // not serving yet
 	}
-	var all []update.List
-	for _, x := range e.parts.Config.Lists {
-		if len(x.Fetch.URLs) == 0 {
-			continue
-		}
-		p := e.parts
-		f := x.Fetch
-		all = append(all, update.List{
-			Name: x.Name, URLs: f.URLs, Every: f.Every,
-			Proof: update.Proof{SHA256: f.SHA256, SumURL: f.SumURL, Minisign: f.Minisign},
-			Path:  e.updatePath(f.Via),
-			Check: func(path string) (update.Summary, error) { return p.summary(x, path) },
-		})
+	all := e.parts.fetched()
+	for i := range all {
+		all[i].Path = e.updatePath(routing.Path(all[i].Path.Name))
 	}
 	e.data.updates.Set(all)
 }
@@ -168,26 +158,20 @@ func (p *Parts) summary(x configs.List, path string) (update.Summary, error) {
 // the way that fits it. Home is how many v4 addresses it says are at home, 0 for
 // a list that nobody asks about that.
 func (l *lists) read(name string) (home uint64, err error) {
-	inNames := slices.ContainsFunc(l.config.Decide.Names, func(r configs.NameRule) bool {
-		return slices.ContainsFunc(r.Match, func(m configs.NameMatch) bool { return m.Kind == configs.MatchList && m.Text == name })
-	})
-	inAddresses := slices.Contains(l.config.Poison.Bogus, name) || slices.ContainsFunc(l.config.Decide.Addresses, func(r configs.AddressRule) bool {
-		return slices.ContainsFunc(r.Match, func(m configs.AddressMatch) bool { return m.Kind == configs.AddrList && m.List == name })
-	})
-	inGeo := slices.Contains(l.config.Geo.Sources, name)
+	u := l.uses(l.find(name))
 	var errs []error
-	if inNames {
+	if u.names {
 		errs = append(errs, l.readNames(name))
 	}
-	if inAddresses {
+	if u.addresses {
 		_, err := l.prefixes(name)
 		errs = append(errs, err)
 	}
-	if inGeo {
+	if u.geo {
 		home, err = l.homeOf(name)
 		errs = append(errs, err)
 	}
-	if inNames || inAddresses || inGeo {
+	if u != (uses{}) {
 		return home, errors.Join(errs...)
 	}
 	if err = l.readNames(name); err == nil {
@@ -200,6 +184,22 @@ func (l *lists) read(name string) (home uint64, err error) {
 		return 0, nil
 	}
 	return 0, err
+}
+
+// uses says what a list is used for.
+type uses struct{ names, addresses, geo bool }
+
+func (l *lists) uses(x configs.List) uses {
+	c := l.config
+	return uses{
+		names: slices.ContainsFunc(c.Decide.Names, func(r configs.NameRule) bool {
+			return slices.ContainsFunc(r.Match, func(m configs.NameMatch) bool { return m.Kind == configs.MatchList && m.Text == x.Name })
+		}),
+		addresses: slices.Contains(c.Poison.Bogus, x.Name) || slices.ContainsFunc(c.Decide.Addresses, func(r configs.AddressRule) bool {
+			return slices.ContainsFunc(r.Match, func(m configs.AddressMatch) bool { return m.Kind == configs.AddrList && m.List == x.Name })
+		}),
+		geo: slices.Contains(c.Geo.Sources, x.Name),
+	}
 }
 
 func (l *lists) readNames(name string) error {

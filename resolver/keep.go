@@ -130,6 +130,21 @@ func (r *Resolver) ListCache(s Selection, after string, limit int) (page []Cache
 	return page, next, nil
 }
 
+// AskedNames returns the names that the cache holds answers for, each with how
+// often the one that was asked for most often was: 0, 1, or 2 for more.
+func (r *Resolver) AskedNames() map[dnsname.FQDN]int {
+	all := map[dnsname.FQDN]int{}
+	r.cache.Drop(func(key []byte, e cache.Entry) bool {
+		if k, ok := cache.ParseKey(key); ok {
+			if name, _, err := dnsname.FromWire(k.Name); err == nil {
+				all[name] = max(all[name], e.Asked)
+			}
+		}
+		return false
+	})
+	return all
+}
+
 // listed is an entry with what it is ordered by.
 type listed struct {
 	Cached

@@ -22,6 +22,7 @@ type Source struct {
 
 	Verdicts Verdicts
 	Cache    Cache
+	Lists    Lists
 }
 
 // maxBody is the longest form that we read.
@@ -41,6 +42,7 @@ func Handler(s Source) http.Handler {
 	mux.Handle("POST /v1/reload", serve(func(r *http.Request) (api.Done, error) { return s.Reload(r.Context()) }))
 	s.Verdicts.handle(mux)
 	s.Cache.handle(mux)
+	s.Lists.handle(mux)
 	return mux
 }
 

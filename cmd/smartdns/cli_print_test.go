@@ -299,6 +299,38 @@ func TestStatusReads(t *testing.T) {
 	}
 }
 
+func TestListsRead(t *testing.T) {
+	now := time.Date(2026, 8, 20, 12, 0, 0, 0, time.UTC)
+	text := printed(t, func(p printer) {
+		p.lists(api.Lists{Lists: []api.List{
+			{Name: "cn-domains", Kind: "names", Format: "dnsmasq", Entries: 110767, Dropped: 2, Fetched: &api.Fetched{
+				From: "https://lists.example.net/china.conf", Via: "wg0", At: now.Add(-3 * time.Hour), Size: 4 << 20,
+				Checked: now.Add(-time.Hour), Next: now.Add(23 * time.Hour), Previous: true,
+			}},
+			{Name: "gfw", Kind: "names", Entries: 4033, Fetched: &api.Fetched{
+				From: "https://lists.example.net/gfw.txt", Via: "wg0", At: now.Add(-50 * time.Hour), Size: 80 << 10,
+				Checked: now.Add(-50 * time.Hour), Next: now.Add(5 * time.Minute),
+				Failure: &api.ListFailure{Text: "https://lists.example.net/gfw.txt: it has 12 entries, and 4033 until now: less than half", Gated: true, Times: 3},
+			}},
+			{Name: "nets", Source: "not fetched yet", Fetched: &api.Fetched{URLs: []string{"https://lists.example.net/nets.txt"}, Via: "wg0", Waiting: true}},
+			{Name: "ads", Source: "/etc/smartdns/ads.txt", Kind: "names", Entries: 12},
+		}}, now)
+		p.updates(api.ListUpdates{Updates: []api.ListUpdate{
+			{Name: "cn-domains", Changed: true, Entries: 110767}, {Name: "gfw", Entries: 4033, Error: "https://lists.example.net/gfw.txt: answers 404 Not Found"}, {Name: "nets", Entries: 1},
+		}})
+		p.listDiff(api.ListDiff{
+			Name: "gfw", Now: now, Before: now.Add(-24 * time.Hour), Adds: 1, Removes: 2, Added: []string{"new.example"}, Removed: []string{"a.example", "b.example"},
+			Examined: 100, Sides: []api.ListTurns{{Name: "www.new.example", Before: "ask auto", Now: "ask foreign", Often: true}},
+		})
+	})
+	readable(t, text)
+	inOrder(t, "lists", text,
+		"cn-domains", "names (dnsmasq), 110767 entries, 2 dropped, 4.0 MiB", "3h ago", "via wg0", "1h ago", "next in 23h",
+		"gfw", "next in 5m", "less than half", "--force", "nets", "not fetched yet", "when wg0 is up", "ads", "/etc/smartdns/ads.txt",
+		"cn-domains", "updated", "gfw", "failed", "404", "nets", "unchanged",
+		"added", "new.example", "removed", "a.example", "turned", "1 of 100", "ask auto → ask foreign", "often")
+}
+
 func TestMarksRead(t *testing.T) {
 	golden(t, "marks.txt", printed(t, func(p printer) {
 		p.marks(api.Marks{})

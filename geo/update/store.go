@@ -102,6 +102,21 @@ func Stored(dir, list string) Copy {
 	return Copy{Problem: problem}
 }
 
+// Previous returns the content of a list in dir before its last update; a zero
+// Copy when there is none.
+func Previous(dir, list string) Copy {
+	s := storeOf(dir, list)
+	r, err := s.read()
+	if err != nil {
+		return Copy{}
+	}
+	v, known, err := s.identify(previousName, r)
+	if err != nil || !known {
+		return Copy{}
+	}
+	return Copy{Path: s.path(previousName), Version: v, Known: true}
+}
+
 func joined(a, b string) string {
 	if a == "" || b == "" {
 		return a + b

@@ -77,20 +77,35 @@ func (u *Updater) Set(lists []List) {
 			}
 		}
 		e.list = l
-		u.look(e)
+		if i < 0 {
+			u.look(e)
+		}
+		e.next = e.due(time.Now())
 		u.lists = append(u.lists, e)
 	}
 	u.Poke()
 }
 
 // look reads how a list stands from what is stored.
-func (u *Updater) look(e *entry) {
-	s := storeOf(u.opts.Dir, e.list.Name)
-	e.record, _ = s.read() // mend has reported what is wrong with it
-	e.copy = Stored(u.opts.Dir, e.list.Name)
-	_, known, err := s.identify(previousName, e.record)
-	e.previous = err == nil && known
+func (u *Updater) look(e *entry) { e.look(u.opts.Dir) }
+
+func (e *entry) look(dir string) {
+	e.record, _ = storeOf(dir, e.list.Name).read() // mend has reported what is wrong with it
+	e.copy = Stored(dir, e.list.Name)
+	e.previous = Previous(dir, e.list.Name).Path != ""
 	e.next = e.due(time.Now())
+}
+
+// Look returns how lists stand by what is stored in dir. It changes nothing.
+func Look(dir string, lists []List) []Status {
+	var all []Status
+	for _, l := range lists {
+		e := &entry{list: l}
+		e.look(dir)
+		e.problem = e.copy.Problem
+		all = append(all, e.status())
+	}
+	return all
 }
 
 // Poke makes the schedule look again: a path may have opened. It never blocks.
@@ -334,19 +349,24 @@ func (u *Updater) Status() []Status {
 	defer u.mu.Unlock()
 	var all []Status
 	for _, e := range u.lists {
-		s := Status{
-			Name: e.list.Name, Via: e.list.Path.Name, Every: e.list.Every, Copy: e.copy, Previous: e.previous,
-			Checked: e.record.Checked, Tried: e.record.Tried, Next: e.next, Waiting: !e.list.Path.Open(),
-			Failure: Failure{Text: e.record.Error, Gated: e.record.Gated, Times: e.record.Failures, Problem: e.problem, Left: e.record.Left != ""},
-		}
-		for _, from := range e.list.URLs {
-			s.URLs = append(s.URLs, shown(from))
-		}
-		if e.running != nil {
-			p := e.running.progress
-			s.Progress = &p
-		}
-		all = append(all, s)
+		all = append(all, e.status())
 	}
 	return all
+}
+
+func (e *entry) status() Status {
+	r := e.record
+	s := Status{
+		Name: e.list.Name, Via: e.list.Path.Name, Every: e.list.Every, Copy: e.copy, Previous: e.previous,
+		Checked: r.Checked, Tried: r.Tried, Next: e.next, Waiting: !e.list.Path.Open(),
+		Failure: Failure{Text: r.Error, Gated: r.Gated, Times: r.Failures, Problem: e.problem, Left: r.Left != ""},
+	}
+	for _, from := range e.list.URLs {
+		s.URLs = append(s.URLs, shown(from))
+	}
+	if e.running != nil {
+		p := e.running.progress
+		s.Progress = &p
+	}
+	return s
 }

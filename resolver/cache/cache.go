@@ -73,6 +73,7 @@ type Entry struct {
 	Age        time.Duration // since Put, the machine's sleep included; no change of the wall clock moves it
 	Left       time.Duration // until it expires; of a stale entry, zero or negative
 	Prefetched bool          // it came before anybody had to wait for it
+	Asked      int           // how often it was asked for: 0, 1, or 2 for more
 	// Refresh says that the entry is asked for again and again and that a tenth
 	// of its life is left: the caller should fetch it anew. It is said once of an
 	// entry.
@@ -188,7 +189,7 @@ func (c *Cache) Stale(key []byte, window time.Duration) (Entry, bool) {
 // entry returns r as it is now, with a body of its own.
 func (r record) entry(now time.Duration) Entry {
 	return Entry{
-		Kind: r.flags.kind(), Body: append([]byte(nil), r.body...), Prefetched: r.flags&prefetched != 0,
+		Kind: r.flags.kind(), Body: append([]byte(nil), r.body...), Prefetched: r.flags&prefetched != 0, Asked: r.flags.asked(),
 		Age: now - r.stored.duration(), Left: r.expires().duration() - now,
 	}
 }
@@ -250,7 +251,7 @@ func (c *Cache) Drop(f func(key []byte, e Entry) bool) (dropped int) {
 		now := c.now()
 		dropped += s.drop(func(r record) bool {
 			e := Entry{
-				Kind: r.flags.kind(), Body: r.body, Prefetched: r.flags&prefetched != 0,
+				Kind: r.flags.kind(), Body: r.body, Prefetched: r.flags&prefetched != 0, Asked: r.flags.asked(),
 				Age: now - r.stored.duration(), Left: r.expires().duration() - now,
 			}
 			return f(r.key, e)

@@ -127,6 +127,7 @@ type List struct {
 	Date         string    `json:"date,omitempty"`          // the day of its data: "2026-08-02"
 	Loaded       time.Time `json:"loaded"`
 	Error        string    `json:"error,omitempty"`
+	Fetched      *Fetched  `json:"fetched,omitempty"` // of one that is fetched
 }
 
 // Set is one nftables set of ours.
