@@ -22,11 +22,13 @@ func (t Tunnel) hooks(ctx context.Context, moment string, log *slog.Logger) erro
 	return nil
 }
 
-// raise runs PostUp of the tunnels that have just come to be there. One that
+// raise fills the tables that files name, and runs PostUp of the tunnels that
+// have just come to be there. One that
 // fails is told until the tunnel is another.
 func (e *engine) raise(ctx context.Context) error {
 	var errs []error
 	for _, t := range e.tunnels {
+		errs = append(errs, e.fillTable(ctx, t))
 		if !t.raised && t.index != 0 {
 			t.hookErr = t.part.hooks(ctx, wg.PostUp, e.log)
 			t.raised = true

@@ -186,6 +186,11 @@ func (p *Parts) planText(l live, sets bool) []string {
 	}
 	out = append(out, "# locks first, then addresses, routes, rules and sysctls")
 	out = append(out, stepTexts(routing.Diff(routing.Plan(p.input(l), l.facts), routing.State{}), sets)...)
+	for _, t := range p.Tunnels {
+		for _, r := range t.tableRoutes() {
+			out = append(out, routing.ReplaceRoute{Route: r}.String())
+		}
+	}
 	out = append(out, "# our table, in one transaction")
 	rules := p.ruleset(l)
 	text := rules.String()

@@ -81,6 +81,9 @@ func (e *engine) syncTunnel(ctx context.Context, part Tunnel, drifted bool) erro
 		}
 		e.watchLink(t)
 	}
+	if err := e.thinTable(ctx, t, part); err != nil {
+		return err
+	}
 	t.part = part
 	if changed {
 		t.unwatch()

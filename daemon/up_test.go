@@ -137,6 +137,29 @@ func TestUpAndDownOfAFile(t *testing.T) {
 	})
 }
 
+// A file with a table of its own gets its AllowedIPs there too.
+func TestUpWithATable(t *testing.T) {
+	inUpWorld(t, func(w *upWorld) {
+		w.write("Table = 1234\n", "10.20.0.0/16, 2001:db8:5::/48")
+		links := &standIn{}
+		if err := Up(t.Context(), w.o, UpOptions{Quick: w.file, Links: links}); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.run("ip route show table 1234") + w.run("ip -6 route show table 1234"); !strings.Contains(got, "10.20.0.0/16 dev wgup0") || !strings.Contains(got, "2001:db8:5::/48 dev wgup0") {
+			t.Errorf("table 1234:\n%s", got)
+		}
+		if got := w.run("ip route show table main"); strings.Contains(got, "wgup0") && !strings.Contains(got, "proto kernel") {
+			t.Errorf("main:\n%s", got)
+		}
+		if _, _, err := Down(t.Context(), w.o); err != nil {
+			t.Error(err)
+		}
+		if err := links.DeleteLink(""); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // A file with Table = off gets its link and addresses, and nothing leads there;
 // hooks are not run unless they are allowed.
 func TestUpWithTableOff(t *testing.T) {

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"smartdns/routing"
 )
 
 // keyKind says where a key of the file belongs.
@@ -156,7 +158,13 @@ func (p *parser) setTable(value string) error {
 		if err != nil || n == 0 {
 			return fmt.Errorf("%s is neither auto, off nor a number", quote(value))
 		}
+		if n >= routing.FirstTable && n <= routing.TableWays {
+			return fmt.Errorf("table %d is one of smartdns' own: choose another number", n)
+		}
 		p.cfg.Quick.Table = strconv.FormatUint(n, 10)
+		if n < routing.TableDefault || n > routing.TableLocal {
+			return nil
+		}
 	}
 	p.note(p.line, "Table = %s is not applied: smartdns has routing tables of its own", value)
 	return nil
