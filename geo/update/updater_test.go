@@ -176,10 +176,17 @@ func TestSchedule(t *testing.T) {
 		var tries []time.Duration
 		begun := time.Now()
 		open, fails := true, true
+		var mu sync.Mutex // guards these
 		l := update.List{Name: "a", Every: 24 * time.Hour, Check: readNames}
 		l.URLs = append(l.URLs, parseURL(t, "http://10.9.8.7/list"))
-		l.Path = update.Path{Name: "wg0", Open: func() bool { return open }}
+		l.Path = update.Path{Name: "wg0", Open: func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return open
+		}}
 		l.Path.Dial = func(context.Context, string, string) (net.Conn, error) {
+			mu.Lock()
+			defer mu.Unlock()
 			if !open {
 				t.Error("something was sent while the path was closed")
 			}
@@ -203,9 +210,12 @@ func TestSchedule(t *testing.T) {
 		var run sync.WaitGroup
 		run.Go(func() { _ = u.Run(ctx) })
 		wait := func(d time.Duration) {
+			mu.Unlock()
 			time.Sleep(d)
 			synctest.Wait()
+			mu.Lock()
 		}
+		mu.Lock()
 		wait(time.Second)
 		if len(tries) != 1 || tries[0] != 0 {
 			t.Fatalf("tried at %v", tries)
@@ -217,14 +227,20 @@ func TestSchedule(t *testing.T) {
 		open, fails = false, false
 		wait(48 * time.Hour)
 		before := len(tries)
-		if s := u.Status()[0]; !s.Waiting {
+		mu.Unlock()
+		waiting := u.Status()[0].Waiting
+		mu.Lock()
+		if !waiting {
 			t.Error("nobody says that it waits")
 		}
 		open = true
 		u.Poke()
 		wait(time.Second)
-		if len(tries) != before+1 || u.Status()[0].Copy.Version.Summary.Entries != 3 {
-			t.Errorf("open again, tried at %v: %+v", tries, u.Status())
+		mu.Unlock()
+		now := u.Status()[0]
+		mu.Lock()
+		if len(tries) != before+1 || now.Copy.Version.Summary.Entries != 3 {
+			t.Errorf("open again, tried at %v: %+v", tries, now)
 		}
 		last := tries[len(tries)-1]
 		wait(10 * 24 * time.Hour)
@@ -237,6 +253,7 @@ func TestSchedule(t *testing.T) {
 		if n := len(tries) - before - 1; n < 9 || n > 12 {
 			t.Errorf("%d updates in 10 days", n)
 		}
+		mu.Unlock()
 		stop()
 		run.Wait()
 	})
