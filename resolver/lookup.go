@@ -52,9 +52,9 @@ func (l *lookup) stored(e cache.Entry) outcome {
 }
 
 // exchange asks, judges the reply and keeps it.
-func (l *lookup) exchange(ctx context.Context, f *flight) outcome {
+func (l *lookup) exchange(ctx context.Context, f *flight, purse *upstream.Purse) outcome {
 	begun := time.Now()
-	out := l.send(ctx, f)
+	out := l.send(ctx, f, purse)
 	out.took = time.Since(begun)
 	switch {
 	case out.err != nil && errors.Is(ctx.Err(), context.Canceled): // that says nothing of the side
@@ -75,10 +75,10 @@ func (l *lookup) exchange(ctx context.Context, f *flight) outcome {
 	return out
 }
 
-func (l *lookup) send(ctx context.Context, f *flight) outcome {
+func (l *lookup) send(ctx context.Context, f *flight, purse *upstream.Purse) outcome {
 	msg := wire.AppendQuery(nil, l.question[:len(l.question)-4], l.qtype, l.do, l.cd, l.options)
 	msg[3] |= 0x20 // AD: we want to know whether it validated (RFC 6840 section 5.7)
-	q := upstream.Query{Msg: msg}
+	q := upstream.Query{Msg: msg, Purse: purse}
 	if l.side == Domestic {
 		q.Hold = l.pol.Poison.Hold
 		q.Suspect = func(server string, reply []byte) bool {

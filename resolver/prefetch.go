@@ -50,7 +50,7 @@ func (r *Resolver) fly(ctx context.Context, f *flight, purse *upstream.Purse, l 
 		f.out = l.stored(e) // an equal exchange ended between our look at the cache and this one
 		return
 	}
-	f.out = l.exchange(upstream.WithPurse(ctx, purse), f)
+	f.out = l.exchange(ctx, f, purse)
 	if p := (*upstream.PanicError)(nil); errors.As(f.out.err, &p) {
 		r.log.Error("resolver: panic in a server", "panic", p.Value, "stack", string(p.Stack))
 	}

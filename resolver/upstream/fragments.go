@@ -3,6 +3,7 @@ package upstream
 import (
 	"errors"
 	"net"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,27 +25,28 @@ func refuseFragments(conn net.Conn, v4 bool) net.Conn {
 	if !ok {
 		return conn
 	}
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return conn
-	}
-	var failed error
-	err = raw.Control(func(fd uintptr) {
-		if v4 {
-			failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_RECVFRAGSIZE, 1)
-		} else {
-			failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RECVFRAGSIZE, 1)
-		}
-	})
-	if err != nil || failed != nil {
+	if raw, err := c.SyscallConn(); err != nil || !reportFragments(raw, v4) {
 		return conn
 	}
 	return &whole{UDPConn: c}
 }
 
+// reportFragments has the kernel say with each datagram whether it came in
+// fragments, by a control message with the size of the largest, and reports
+// whether it can.
+func reportFragments(raw syscall.RawConn, v4 bool) bool {
+	level, option := unix.IPPROTO_IP, unix.IP_RECVFRAGSIZE
+	if !v4 {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_RECVFRAGSIZE
+	}
+	failed := error(unix.EINVAL)
+	err := raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), level, option, 1) })
+	return err == nil && failed == nil
+}
+
 func (w *whole) Read(b []byte) (int, error) {
 	n, control, _, _, err := w.ReadMsgUDPAddrPort(b, w.control[:])
-	if err == nil && control > 0 { // the one message asked for: the size of the largest fragment
+	if err == nil && control > 0 {
 		return 0, errFragments
 	}
 	return n, err

@@ -35,21 +35,32 @@ type freshSockets struct {
 }
 
 // freshSocket is one of them. It carries what Dial gave it: a mark stays with a
-// socket, whatever it is connected to.
+// socket, whatever it is connected to. Its system calls never wait, so that the
+// scheduler need not know of them, and it has their arguments and results.
 type freshSocket struct {
 	net.Conn
-	raw   syscall.RawConn
-	home  *freshSockets
-	to    netip.AddrPort
-	renew func(fd uintptr) // connects it
-	quit  func(fd uintptr) // disconnects it
-	errno unix.Errno       // of one of these
+	raw  syscall.RawConn
+	home *freshSockets
+	to   netip.AddrPort
+
+	renew, quit, send func(fd uintptr)      // connects it, disconnects it, sends what out says
+	receive           func(fd uintptr) bool // reads into in, and reports false when nothing is there
+	in, out           datagramCall
+}
+
+// datagramCall is one sendmsg or recvmsg.
+type datagramCall struct {
+	unix.Msghdr
+	vec     unix.Iovec
+	control [64]byte
+	n       int
+	errno   unix.Errno
 }
 
 // take returns a socket that is connected to addr, with a port of its own.
 func (k *freshSockets) take(ctx context.Context, addr netip.AddrPort) (socket, error) {
 	for s := k.next(); s != nil; s = k.next() {
-		if s.to == addr && s.raw.Control(s.renew) == nil && s.errno == 0 {
+		if s.to == addr && s.raw.Control(s.renew) == nil && s.out.errno == 0 {
 			return s, nil
 		}
 		s.Conn.Close()
@@ -60,15 +71,13 @@ func (k *freshSockets) take(ctx context.Context, addr netip.AddrPort) (socket, e
 	}
 	v4 := addr.Addr().Unmap().Is4()
 	ignoreForgedMTU(conn, v4)
-	s := k.own(conn, addr)
+	if s := k.own(conn, addr); s != nil {
+		return s, nil
+	}
 	if k.spoofable {
 		conn = refuseFragments(conn, v4)
 	}
-	if s == nil {
-		return conn, nil
-	}
-	s.Conn = conn
-	return s, nil
+	return conn, nil
 }
 
 // own returns what makes conn a socket that can be used again, nil when it
@@ -83,7 +92,7 @@ func (k *freshSockets) own(conn net.Conn, addr netip.AddrPort) *freshSocket {
 	if err != nil {
 		return nil
 	}
-	s := &freshSocket{raw: raw, home: k, to: addr}
+	s := &freshSocket{Conn: conn, raw: raw, home: k, to: addr}
 	device := 1
 	_ = raw.Control(func(fd uintptr) { device, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX) })
 	if device != 0 {
@@ -91,19 +100,71 @@ func (k *freshSockets) own(conn net.Conn, addr netip.AddrPort) *freshSocket {
 	}
 	peer, size := sockaddr(addr)
 	s.renew = func(fd uintptr) {
-		s.errno = unix.EBUSY
+		s.out.errno = unix.EBUSY
 		if drain(fd) {
-			s.errno = connectFD(fd, &peer, size)
+			s.out.errno = connectFD(fd, &peer, size)
 		}
 	}
 	none := unix.RawSockaddrInet6{Family: unix.AF_UNSPEC}
-	s.quit = func(fd uintptr) { s.errno = connectFD(fd, &none, unix.SizeofSockaddrInet4) }
+	s.quit = func(fd uintptr) { s.out.errno = connectFD(fd, &none, unix.SizeofSockaddrInet4) }
+	s.send = func(fd uintptr) { s.out.do(fd, unix.SYS_SENDMSG) }
+	s.receive = func(fd uintptr) bool { return s.in.do(fd, unix.SYS_RECVMSG) != unix.EAGAIN }
+	if k.spoofable && reportFragments(raw, addr.Addr().Unmap().Is4()) {
+		s.in.Control = &s.in.control[0]
+	}
 	return s
+}
+
+// do makes the call, with whatever is set before it.
+func (c *datagramCall) do(fd, call uintptr) unix.Errno {
+	c.Iov = &c.vec
+	c.SetIovlen(1)
+	c.SetControllen(0)
+	if c.Control != nil {
+		c.SetControllen(len(c.control))
+	}
+	n, _, errno := unix.RawSyscall(call, fd, uintptr(unsafe.Pointer(&c.Msghdr)), unix.MSG_DONTWAIT)
+	c.n, c.errno = int(n), errno
+	return errno
+}
+
+// of makes b what is sent, or where a datagram goes. An empty b is not allowed.
+func (c *datagramCall) of(b []byte) {
+	c.vec.Base = &b[0]
+	c.vec.SetLen(len(b))
+}
+
+// Read returns errFragments for a datagram that came in fragments.
+func (s *freshSocket) Read(b []byte) (int, error) {
+	s.in.of(b)
+	switch err := s.raw.Read(s.receive); {
+	case err != nil:
+		return 0, err
+	case s.in.errno != 0:
+		return 0, s.in.errno
+	case s.in.Control != nil && s.in.Controllen > 0:
+		return 0, errFragments
+	}
+	return s.in.n, nil
+}
+
+func (s *freshSocket) Write(b []byte) (int, error) {
+	s.out.of(b)
+	if err := s.raw.Control(s.send); err != nil {
+		return 0, err
+	}
+	if s.out.errno == unix.EAGAIN {
+		return s.Conn.Write(b) // waits for room
+	}
+	if s.out.errno != 0 {
+		return 0, s.out.errno
+	}
+	return s.out.n, nil
 }
 
 // Close gives the port back and lets the next query have the socket.
 func (s *freshSocket) Close() error {
-	if s.raw.Control(s.quit) != nil || s.errno != 0 || !s.home.put(s) {
+	if s.raw.Control(s.quit) != nil || s.out.errno != 0 || !s.home.put(s) {
 		return s.Conn.Close()
 	}
 	return nil

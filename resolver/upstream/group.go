@@ -185,7 +185,7 @@ func (g *group) Exchange(ctx context.Context, q Query) (Reply, error) {
 	r := &round{
 		query: q, left: g.ranked(), running: make(map[*member]time.Time),
 		outcomes: make(chan outcome, len(g.members)), stuck: make(chan struct{}, 1),
-		spent: tripOf(ctx).spent, ctx: inner,
+		spent: q.trip(ctx).spent, ctx: inner,
 	}
 	// One packet is kept for each member, so that the resends of the first do
 	// not use up what the last would need.
@@ -261,7 +261,7 @@ func (m *member) ask(ctx context.Context, q Query, t trip) (o outcome) {
 		}
 	}()
 	start := time.Now()
-	m.health.asked()
+	m.health.asked(start)
 	reply, err := m.Exchange(withTrip(ctx, t), q)
 	took := time.Since(start)
 	switch {

@@ -65,21 +65,21 @@ func (h *health) status() Status {
 	return h.seen
 }
 
-// asked counts a query.
-func (h *health) asked() {
+// asked counts a query that begins now.
+func (h *health) asked(now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.seen.Queries++
-	h.postpone()
+	h.postpone(now)
 }
 
 // postpone sets when the server is due again.
-func (h *health) postpone() {
+func (h *health) postpone(now time.Time) {
 	wait := refresh
 	if h.streak > 0 {
 		wait = min(probeFirst<<min(h.streak-1, 8), probeMost)
 	}
-	h.next = time.Now().Add(wait)
+	h.next = now.Add(wait)
 }
 
 // due reports whether the server should be asked for the sake of knowing, and
@@ -91,7 +91,7 @@ func (h *health) due(now time.Time, latencies bool) bool {
 	if now.Before(h.next) || h.streak == 0 && !latencies {
 		return false
 	}
-	h.postpone()
+	h.postpone(now)
 	return true
 }
 
@@ -108,8 +108,10 @@ func (h *health) replied(took time.Duration, refused bool) {
 	} else {
 		h.seen.Latency += (took - h.seen.Latency) / weight
 	}
-	h.streak, h.doubt = 0, false
-	h.postpone()
+	if h.streak > 0 || h.doubt {
+		h.streak, h.doubt = 0, false
+		h.postpone(time.Now())
+	}
 	if !h.seen.Up {
 		h.seen.Up, h.seen.DownSince = true, time.Time{}
 		h.logger.Info("upstream is back", "server", h.seen.Server, "latency", took)
@@ -125,7 +127,7 @@ func (h *health) failed(err error) {
 	h.seen.Latency = max(h.seen.Latency, penalty)
 	h.doubt = true
 	h.streak++
-	h.postpone()
+	h.postpone(h.seen.LastErrorAt)
 	if h.seen.Up && h.streak >= failuresToDown {
 		h.seen.Up, h.seen.DownSince = false, h.seen.LastErrorAt
 		h.logger.Warn("upstream is down", "server", h.seen.Server, "error", err)

@@ -110,10 +110,10 @@ func (s *keptServer) Exchange(ctx context.Context, q Query) (Reply, error) {
 		return Reply{}, errNoQuestion
 	}
 	start := time.Now()
-	s.health.asked()
+	s.health.asked(start)
 	limited, cancel := context.WithTimeoutCause(ctx, s.config.Timeouts.Total, errNoReply)
 	defer cancel()
-	msg, note, err := exchangeEDNS(limited, s.kept, q.Msg, tripOf(ctx))
+	msg, note, err := exchangeEDNS(limited, s.kept, q.Msg, q.trip(ctx))
 	reply := Reply{Tries: []Try{{
 		Server: s.config.Text, Proto: s.config.Scheme, Took: time.Since(start), Note: note, Err: err,
 	}}}

@@ -22,8 +22,10 @@ func TestOneClientQueryCannotCostAnyNumberOfPackets(t *testing.T) {
 	purse := new(upstream.Purse)
 	g := upstream.Group(group, upstream.InOrder)
 	for range questions {
-		ctx, cancel := context.WithTimeout(upstream.WithPurse(t.Context(), purse), 100*time.Millisecond)
-		if _, err := g.Exchange(ctx, query("\x03www\x07example\x03org\x00")); err == nil {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		q := query("\x03www\x07example\x03org\x00")
+		q.Purse = purse
+		if _, err := g.Exchange(ctx, q); err == nil {
 			t.Fatal("somebody answered")
 		}
 		cancel()

@@ -7,7 +7,11 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"smartdns/resolver/wire"
 )
@@ -16,7 +20,7 @@ const (
 	maxSockets = 4    // shared ones to one server
 	busySeats  = 64   // queries on one of them while another may be opened
 	maxSeats   = 1024 // on one of them, so that a free ID is found soon
-	seatRoom   = 4    // replies to one query that wait to be read
+	batchSize  = 16   // replies that one system call takes at most
 )
 
 // socket is what an exchange needs of one.
@@ -35,35 +39,30 @@ type sharedSockets struct {
 
 	mu  sync.Mutex // guards the list
 	all []*sharedSocket
+
+	free  sync.Pool // of *seat
+	rooms sync.Pool // of *room
 }
 
 // sharedSocket is one of them. Its reader ends it when it has been unused for
 // long enough.
 type sharedSocket struct {
-	conn net.Conn
+	net.Conn
+	raw  syscall.RawConn
+	home *sharedSockets
 	addr netip.AddrPort
-	idle time.Duration
 
 	mu    sync.Mutex // guards following
 	seats map[uint16]*seat
+	used  bool // since the reader last looked
 	ended bool // takes no new queries
 }
 
-// seat is one query's part of a shared socket: it reads the replies under its
-// own ID.
-type seat struct {
-	*sharedSocket
-	id    uint16
-	in    chan datagram
-	moved chan struct{} // the deadline is another
-
-	mu       sync.Mutex // guards the deadline
-	deadline time.Time
-}
-
-type datagram struct {
-	msg []byte
-	err error
+func newShared(c *Config) *sharedSockets {
+	k := &sharedSockets{dial: c.Dial, idle: c.Timeouts.Idle}
+	k.free.New = func() any { return newSeat() }
+	k.rooms.New = func() any { return new(room) }
+	return k
 }
 
 // seat returns a place for one query to the server at addr; nil when there is
@@ -95,8 +94,17 @@ func (k *sharedSockets) seat(ctx context.Context, addr netip.AddrPort) (*seat, e
 			return nil, fmt.Errorf("opening a socket: %w", plain(err))
 		}
 		ignoreForgedMTU(conn, addr.Addr().Unmap().Is4())
-		best = &sharedSocket{conn: conn, addr: addr, idle: k.idle, seats: make(map[uint16]*seat)}
-		conn.SetReadDeadline(time.Now().Add(k.idle))
+		sc, ok := conn.(syscall.Conn)
+		if !ok { // no socket of ours
+			conn.Close()
+			return nil, nil
+		}
+		raw, err := sc.SyscallConn()
+		if err != nil {
+			conn.Close()
+			return nil, fmt.Errorf("opening a socket: %w", err)
+		}
+		best = &sharedSocket{Conn: conn, raw: raw, home: k, addr: addr, seats: make(map[uint16]*seat)}
 		k.all = append(k.all, best)
 		go best.read()
 	}
@@ -120,8 +128,10 @@ func (s *sharedSocket) take() *seat {
 	for s.seats[id] != nil {
 		id = randomID()
 	}
-	t := &seat{sharedSocket: s, id: id, in: make(chan datagram, seatRoom), moved: make(chan struct{}, 1)}
+	t := s.home.free.Get().(*seat)
+	t.sharedSocket, t.id = s, id
 	s.seats[id] = t
+	s.used = true
 	return t
 }
 
@@ -138,91 +148,111 @@ func (s *sharedSocket) retire() {
 // the lock.
 func (s *sharedSocket) closeIfDone() {
 	if s.ended && len(s.seats) == 0 {
-		s.conn.Close()
+		s.Conn.Close()
 	}
 }
 
-// read hands each reply to the query with its ID, and an error to all.
+// room is where one reply is read to.
+type room [wire.MaxUDP + 1]byte
+
+// read hands each reply to the query with its ID, and an error to all, until the
+// socket has been unused for long enough.
 func (s *sharedSocket) read() {
-	buf := make([]byte, wire.MaxUDP+1)
-	for {
-		n, err := s.conn.Read(buf)
-		s.mu.Lock()
+	defer s.Conn.Close()
+	in := batch{rooms: &s.home.rooms}
+	var broken error
+	round := func(fd uintptr) bool {
+		n, errno := in.receive(fd)
 		switch {
-		case err == nil && n >= wire.HeaderLen:
-			if t := s.seats[wire.ID(buf)]; t != nil {
-				t.give(datagram{msg: append([]byte(nil), buf[:n]...)})
-			}
-		case err == nil:
-		case os.IsTimeout(err) && len(s.seats) > 0:
-			s.conn.SetReadDeadline(time.Now().Add(s.idle))
-		default:
-			for _, t := range s.seats {
-				t.give(datagram{err: err})
-			}
-			if !isICMP(err) {
-				s.ended = true
-				s.mu.Unlock()
-				s.conn.Close()
-				return
-			}
+		case errno == unix.EAGAIN:
+			return false
+		case errno != 0 && !isICMP(errno):
+			broken = errno
+			return true
 		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if errno != 0 {
+			s.tell(errno)
+		}
+		for i := range n {
+			s.deliver(&in, i)
+		}
+		return true
+	}
+	_ = s.SetReadDeadline(time.Now().Add(s.home.idle))
+	for {
+		if err := s.raw.Read(round); err != nil {
+			broken = err
+		}
+		if broken == nil {
+			continue
+		}
+		s.mu.Lock()
+		if !os.IsTimeout(broken) || !s.used && len(s.seats) == 0 {
+			s.tell(broken)
+			s.ended = true
+			s.mu.Unlock()
+			return
+		}
+		s.used, broken = false, nil
+		_ = s.SetReadDeadline(time.Now().Add(s.home.idle))
 		s.mu.Unlock()
 	}
 }
 
-func (t *seat) give(d datagram) {
-	select {
-	case t.in <- d:
-	default:
+// deliver gives reply i to whom it is for. The caller holds the lock.
+func (s *sharedSocket) deliver(in *batch, i int) {
+	reply := in.room[i][:in.calls[i].n]
+	if len(reply) < wire.HeaderLen {
+		return
+	}
+	if t := s.seats[wire.ID(reply)]; t != nil && t.give(datagram{room: in.room[i], n: len(reply)}) {
+		in.room[i] = nil
 	}
 }
 
-func (t *seat) Read(b []byte) (int, error) {
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
+// tell tells all queries of an error. The caller holds the lock.
+func (s *sharedSocket) tell(err error) {
+	for _, t := range s.seats {
+		t.give(datagram{err: err})
+	}
+}
+
+// batch is the room for the replies of one recvmmsg.
+type batch struct {
+	rooms *sync.Pool
+	room  [batchSize]*room // nil: given away
+	vecs  [batchSize]unix.Iovec
+	calls [batchSize]mmsghdr
+}
+
+// mmsghdr is struct mmsghdr (recvmmsg(2)).
+type mmsghdr struct {
+	unix.Msghdr
+	n uint32 // octets received
+}
+
+// receive takes what waits, without waiting.
+func (b *batch) receive(fd uintptr) (int, unix.Errno) {
+	for i := range b.room {
+		if b.room[i] != nil {
+			continue
+		}
+		b.room[i] = b.rooms.Get().(*room)
+		b.vecs[i].Base = &b.room[i][0]
+		b.vecs[i].SetLen(len(b.room[i]))
+		b.calls[i].Iov = &b.vecs[i]
+		b.calls[i].SetIovlen(1)
+	}
 	for {
-		t.mu.Lock()
-		deadline := t.deadline
-		t.mu.Unlock()
-		if !deadline.IsZero() {
-			left := time.Until(deadline)
-			if left <= 0 {
-				return 0, os.ErrDeadlineExceeded
-			}
-			timer.Reset(left)
-		}
-		select {
-		case d := <-t.in:
-			return copy(b, d.msg), d.err
-		case <-t.moved:
-		case <-timer.C:
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.calls)), batchSize, unix.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case 0:
+			return int(n), 0
+		case unix.EINTR:
+		default:
+			return 0, errno
 		}
 	}
-}
-
-func (t *seat) Write(b []byte) (int, error) {
-	t.conn.SetReadDeadline(time.Now().Add(t.idle))
-	return t.conn.Write(b)
-}
-
-func (t *seat) SetReadDeadline(at time.Time) error {
-	t.mu.Lock()
-	t.deadline = at
-	t.mu.Unlock()
-	select {
-	case t.moved <- struct{}{}:
-	default:
-	}
-	return nil
-}
-
-// Close gives the ID back.
-func (t *seat) Close() error {
-	s := t.sharedSocket
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.seats, t.id)
-	s.closeIfDone()
-	return nil
 }

@@ -17,13 +17,21 @@ const (
 type trip struct {
 	spent   *spending
 	prepaid *atomic.Bool // whether the first packet is counted already; nil: no
-	stuck   func()       // tells the group to ask its next server already
+	nudge   func()       // tells the group to ask its next server already; nil: there is none
 }
 
 type spending struct {
 	packets, connections atomic.Int32
 	sent                 atomic.Bool // the first packet
 	purse                *Purse      // nil: nobody else pays
+}
+
+// reset makes s that of a new query, paid for by purse.
+func (s *spending) reset(purse *Purse) {
+	s.packets.Store(0)
+	s.connections.Store(0)
+	s.sent.Store(false)
+	s.purse = purse
 }
 
 // packet and connection report whether one more may be spent, and spend it.
@@ -33,6 +41,13 @@ func (t trip) packet() bool {
 		return false
 	}
 	return t.spent.sent.CompareAndSwap(false, true) || t.spent.purse.pay()
+}
+
+// stuck says that the exchange is in trouble.
+func (t trip) stuck() {
+	if t.nudge != nil {
+		t.nudge()
+	}
 }
 
 func (t trip) connection() bool { return t.spent.connections.Add(1) <= maxConnections }
@@ -49,19 +64,12 @@ func (p *Purse) pay() bool { return p == nil || p.paid.Add(1) <= maxPackets }
 // Empty reports whether a packet was asked of p that it did not have.
 func (p *Purse) Empty() bool { return p.paid.Load() > maxPackets }
 
-type purseKey struct{}
-
-// WithPurse returns a context in which exchanges pay from p.
-func WithPurse(ctx context.Context, p *Purse) context.Context {
-	return context.WithValue(ctx, purseKey{}, p)
-}
-
 // next returns the trip of one more server of a group, its first packet paid
 // for by the group.
-func (s *spending) next(paid bool, stuck func()) trip {
+func (s *spending) next(paid bool, nudge func()) trip {
 	prepaid := new(atomic.Bool)
 	prepaid.Store(paid)
-	return trip{spent: s, prepaid: prepaid, stuck: stuck}
+	return trip{spent: s, prepaid: prepaid, nudge: nudge}
 }
 
 type tripKey struct{}
@@ -70,14 +78,13 @@ func withTrip(ctx context.Context, t trip) context.Context {
 	return context.WithValue(ctx, tripKey{}, t)
 }
 
-// tripOf returns the trip that ctx carries, or a new one.
-func tripOf(ctx context.Context) trip {
+// trip returns the trip that ctx carries, or a new one at the expense of q.
+func (q Query) trip(ctx context.Context) trip {
 	if t, ok := ctx.Value(tripKey{}).(trip); ok {
 		return t
 	}
-	purse, _ := ctx.Value(purseKey{}).(*Purse)
-	return trip{spent: &spending{purse: purse}, stuck: func() {}}
+	return trip{spent: &spending{purse: q.Purse}}
 }
 
 // newTrip is one at nobody's expense but its own.
-func newTrip() trip { return trip{spent: new(spending), stuck: func() {}} }
+func newTrip() trip { return trip{spent: new(spending)} }

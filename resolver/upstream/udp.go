@@ -36,7 +36,7 @@ type udpServer struct {
 	pool      *pool          // for TCP
 	fresh     *freshSockets  // for queries that have a port of their own
 	shared    *sharedSockets // nil: each query has one
-	buffers   sync.Pool      // of *[]byte, for reading
+	exchanges sync.Pool      // of *exchange, that are over
 	caseError atomic.Int32   // replies in another case, in a row
 }
 
@@ -44,8 +44,9 @@ func newUDP(s *server) *udpServer {
 	c := &s.config
 	u := &udpServer{server: s, pool: newPool(c), fresh: &freshSockets{dial: c.Dial, spoofable: c.Spoofable, idle: c.Timeouts.Idle}}
 	if !c.Spoofable {
-		u.shared = &sharedSockets{dial: c.Dial, idle: c.Timeouts.Idle}
+		u.shared = newShared(c)
 	}
+	u.exchanges.New = func() any { return &exchange{server: u, desk: new(desk)} }
 	return u
 }
 
@@ -58,14 +59,18 @@ func (s *udpServer) Exchange(ctx context.Context, q Query) (Reply, error) {
 	if wire.Question(q.Msg) == nil {
 		return Reply{}, errNoQuestion
 	}
-	s.health.asked()
 	start := time.Now()
-	x := &exchange{server: s, query: q, trip: tripOf(ctx), start: start, end: start.Add(s.config.Timeouts.Total)}
+	s.health.asked(start)
+	x := s.exchanges.Get().(*exchange)
+	x.begin(ctx, q, start)
 	reply, err := x.run(ctx)
 	if err != nil && x.addr.IsValid() {
 		s.config.Where.failed(ctx, x.addr)
 	}
-	s.settle(ctx, x.start, &reply, err)
+	s.settle(ctx, start, &reply, err)
+	if x.over() {
+		s.exchanges.Put(x)
+	}
 	return reply, err
 }
 
@@ -82,23 +87,51 @@ const (
 	good
 )
 
+// watchAfter is how long an exchange may take before it watches for the end of
+// its context: most end sooner.
+const watchAfter = 100 * time.Millisecond
+
 // exchange is one query to one server. It runs in the goroutine of its caller
 // but for TCP, which wakes it through the socket's read deadline.
 type exchange struct {
 	server *udpServer
+	*desk
 	query  Query
 	trip   trip
 	start  time.Time
 	end    time.Time      // at which it gives up
 	addr   netip.AddrPort // of the server, that is asked
 	conn   socket
-	sent   []byte // as on the wire: our ID, our case
-	exact  bool   // a reply must repeat the case
 	resend time.Time
 	best   candidate
 	tcp    overTCP
-	notes  []string
+	stop   func() bool // ends the watch for the end of its context; nil: there is none yet
 }
+
+// desk is what an exchange writes on.
+type desk struct {
+	sent  []byte // as on the wire: our ID, our case
+	exact bool   // a reply must repeat the case
+	notes []string
+	spent spending // where nobody else counts
+	buf   [wire.MaxUDP + 1]byte
+}
+
+// begin makes x the exchange of q.
+func (x *exchange) begin(ctx context.Context, q Query, start time.Time) {
+	d := x.desk
+	d.sent, d.exact, d.notes = append(d.sent[:0], q.Msg...), false, nil
+	*x = exchange{server: x.server, desk: d, query: q, start: start, end: start.Add(x.server.config.Timeouts.Total)}
+	if t, ok := ctx.Value(tripKey{}).(trip); ok {
+		x.trip = t
+		return
+	}
+	d.spent.reset(q.Purse)
+	x.trip.spent = &d.spent
+}
+
+// over reports whether nobody has to do with x any more.
+func (x *exchange) over() bool { return !x.tcp.asked && (x.stop == nil || x.stop()) }
 
 // candidate is the best reply so far, returned at until if no better one
 // comes.
@@ -122,21 +155,10 @@ func (x *exchange) run(ctx context.Context) (Reply, error) {
 	if err := x.open(ctx); err != nil {
 		return x.fail(err)
 	}
-	defer x.conn.Close()
-	defer context.AfterFunc(ctx, x.wake)()
-	x.tcp.done = make(chan Reply, 1)
-	x.tcp.cancel = func() {}
-	defer func() { x.tcp.cancel() }()
-
+	defer x.close()
 	if err := x.send(ctx, x.sent); err != nil {
 		return x.fail(err)
 	}
-	buf, _ := x.server.buffers.Get().(*[]byte)
-	if buf == nil {
-		buf = new([]byte)
-		*buf = make([]byte, wire.MaxUDP+1)
-	}
-	defer x.server.buffers.Put(buf)
 	for {
 		// The deadline is set before the two things that may have moved it
 		// into the past are looked at, so that neither is missed.
@@ -155,10 +177,10 @@ func (x *exchange) run(ctx context.Context) (Reply, error) {
 		if !time.Now().Before(x.end) {
 			return x.giveUp(errNoReply)
 		}
-		n, err := x.conn.Read(*buf)
+		n, err := x.conn.Read(x.buf[:])
 		switch {
 		case err == nil:
-			x.received(ctx, (*buf)[:n])
+			x.received(ctx, x.buf[:n])
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			x.tick(ctx)
 		case errors.Is(err, errFragments):
@@ -176,6 +198,13 @@ func (x *exchange) run(ctx context.Context) (Reply, error) {
 	}
 }
 
+func (x *exchange) close() {
+	x.conn.Close()
+	if x.tcp.asked {
+		x.tcp.cancel()
+	}
+}
+
 // wake ends a Read, for somebody else's news. It may come when the socket has
 // gone on to another query, which then looks once more for nothing.
 func (x *exchange) wake() { x.conn.SetReadDeadline(longAgo) }
@@ -187,6 +216,9 @@ func (x *exchange) alarm() time.Time {
 		if !at.IsZero() && at.Before(first) {
 			first = at
 		}
+	}
+	if watch := x.start.Add(watchAfter); x.stop == nil && watch.Before(first) {
+		return watch
 	}
 	return first
 }
@@ -201,7 +233,6 @@ func (x *exchange) open(ctx context.Context) error {
 		return err
 	}
 	x.addr = addrs[0]
-	x.sent = bytes.Clone(x.query.Msg)
 	if x.server.shared != nil {
 		t, err := x.server.shared.seat(ctx, x.addr)
 		if err != nil {
@@ -368,6 +399,9 @@ func (x *exchange) hold(r rank) time.Duration {
 
 // tick does what is due.
 func (x *exchange) tick(ctx context.Context) {
+	if x.stop == nil {
+		x.stop = context.AfterFunc(ctx, x.wake)
+	}
 	if x.resend.IsZero() || time.Now().Before(x.resend) {
 		return
 	}
@@ -409,7 +443,7 @@ func (x *exchange) askTCP(ctx context.Context, note string) {
 	if note != "" {
 		x.notes = append(x.notes, note)
 	}
-	x.tcp.asked, x.tcp.start = true, time.Now()
+	x.tcp.asked, x.tcp.start, x.tcp.done = true, time.Now(), make(chan Reply, 1)
 	ctx, x.tcp.cancel = context.WithTimeoutCause(ctx, x.server.config.Timeouts.Stream, errNoReply)
 	query, trip, server := bytes.Clone(x.query.Msg), x.trip, x.server
 	go func() {

@@ -31,6 +31,9 @@ type Query struct {
 	Suspect func(server string, reply []byte) bool
 	// Hold is how long to listen on after a suspicious reply.
 	Hold time.Duration
+	// Purse pays for what the question costs beyond its first packet; nil: nobody
+	// counts.
+	Purse *Purse
 }
 
 // Reply is what an upstream said.
