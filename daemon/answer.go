@@ -15,11 +15,6 @@ type answerer struct {
 }
 
 // Answer implements server.Handler.
-func (a answerer) Answer(ctx context.Context, q wire.Query, from server.Client) []byte {
-	query, err := resolver.NewQuery(q, from.Addr.Addr(), from.Transport)
-	if err != nil {
-		return wire.AppendError(nil, q, wire.FormErr, -1, "")
-	}
-	query.From = a.who.client(from.Listener, from.Addr.Addr())
-	return a.resolver.Resolve(ctx, query).Reply(nil, query)
+func (a answerer) Answer(ctx context.Context, dst []byte, q wire.Query, from server.Client) []byte {
+	return a.resolver.Answer(ctx, dst, q, a.who.client(from.Listener, from.Addr.Addr()), from.Transport)
 }

@@ -42,7 +42,7 @@ abroad = ["119.28.0.0/24"]
 		v := p.Geo.Lookup(netip.MustParseAddr(addr))
 		s := resolver.Source{List: v.List, Line: v.Line}
 		if v.Prefix.IsValid() {
-			s.Prefix = v.Prefix.String()
+			s.Prefix = v.Prefix
 		}
 		if got := v.Region.String() + " " + because(s, p.dates()); got != want {
 			t.Errorf("%s: %s, want %s", addr, got, want)

@@ -93,10 +93,7 @@ func (e *engine) judge(addr netip.Addr) api.Address {
 	v := e.geo.Classify(addr)
 	parts := e.shown.Load().parts
 	path, rule := parts.pathOf(v, addr)
-	source := resolver.Source{List: v.List, Line: v.Line}
-	if v.Prefix.IsValid() {
-		source.Prefix = v.Prefix.String()
-	}
+	source := resolver.Source{List: v.List, Line: v.Line, Prefix: v.Prefix}
 	a := api.Address{
 		Addr: addr, Region: v.Region.String(), Because: because(source, parts.dates()), Path: string(path),
 		Rule: api.Rule{Where: where("addresses", resolver.Rule{Index: rule.Index}), Text: rule.Text, At: rule.Pos, Do: "via " + string(path)},

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"smartdns/configs"
@@ -15,7 +16,7 @@ import (
 func story(d *resolver.Decision, q *resolver.Query, v *view) api.Decision {
 	detoured, dates := v.detours(), v.parts.dates()
 	out := api.Decision{
-		Schema: api.Schema, Name: d.Asked.Name, Type: d.Asked.Type, Client: d.Asked.Client,
+		Schema: api.Schema, Name: d.Asked.Name, Type: d.Asked.Type, Client: client(d.Asked.Client),
 		RCode: d.RCode, Took: api.Since(d.Took), Notes: d.Notes, Records: records(d.Reply(nil, whole(q))),
 	}
 	for _, e := range d.EDE {
@@ -41,6 +42,14 @@ func story(d *resolver.Decision, q *resolver.Query, v *view) api.Decision {
 		out.Answers = append(out.Answers, address(d, a, dates))
 	}
 	return out
+}
+
+// client is a client as people know it, "" for our own questions.
+func client(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }
 
 // detours says on behalf of which tunnels servers are asked directly now.
@@ -188,8 +197,8 @@ func because(s resolver.Source, of dates) string {
 	switch {
 	case s.List == "":
 		return "no list matches"
-	case s.Prefix != "":
-		return s.Prefix + " in " + of.cite(s.List, s.Line)
+	case s.Prefix.IsValid():
+		return s.Prefix.String() + " in " + of.cite(s.List, s.Line)
 	}
 	return s.List
 }

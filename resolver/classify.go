@@ -19,7 +19,7 @@ const maxAddresses = 32
 // through it alike.
 func (r *Resolver) classify(t *task) {
 	kept, filtered := 0, ""
-	before := t.msg
+	records, data := len(t.msg.answer), t.msg.data(t.q.Type)
 	t.msg = t.msg.filter(func(f found) bool {
 		a := r.judged(t, f)
 		a.Dropped = r.refused(t, f, a, kept)
@@ -33,10 +33,10 @@ func (r *Resolver) classify(t *task) {
 	})
 	if filtered != "" {
 		t.explain(edeFiltered, filtered)
-	} else if len(t.msg.answer) < len(before.answer) {
+	} else if len(t.msg.answer) < records {
 		t.explain(edeFiltered, "a service record could not be read")
 	}
-	if before.data(t.q.Type) && !t.msg.data(t.q.Type) {
+	if data && !t.msg.data(t.q.Type) {
 		// That nothing is left is ours to say, and clients may cache it.
 		t.msg.authority = []record{localSOA(t.msg.end(t.q.Name))}
 	}
@@ -45,10 +45,7 @@ func (r *Resolver) classify(t *task) {
 // judged returns what is known about an address and the path it leaves by.
 func (r *Resolver) judged(t *task, f found) Address {
 	v := t.pol.Geo.Classify(f.addr)
-	a := Address{Addr: f.addr, From: f.from, TTL: f.ttl, Region: v.Region.String(), Source: Source{List: v.List, Line: v.Line}}
-	if v.Prefix.IsValid() {
-		a.Source.Prefix = v.Prefix.String()
-	}
+	a := Address{Addr: f.addr, From: f.from, TTL: f.ttl, Region: v.Region.String(), Source: Source{List: v.List, Line: v.Line, Prefix: v.Prefix}}
 	rule := t.pol.Addresses.Match(v, f.addr)
 	a.Path, a.Rule = rule.Via, addressRuleOf(rule)
 	pinned := t.pins(f.addr, v)
@@ -78,7 +75,6 @@ func (t *task) pins(a netip.Addr, v geo.Verdict) bool {
 // refused returns why an address may not be answered, "" when it may.
 func (r *Resolver) refused(t *task, f found, a Address, kept int) string {
 	kind, prefix := geo.Special(f.addr)
-	ours := t.ours() || t.pol.privateOK(t.q.Name)
 	switch {
 	case a.Dropped != "":
 		return a.Dropped
@@ -89,7 +85,7 @@ func (r *Resolver) refused(t *task, f found, a Address, kept int) string {
 	case f.addr.Is4In6():
 		r.count.poison.stripped.Add(1)
 		return "a v4 address in v6 clothing"
-	case kind != geo.NotSpecial && !ours:
+	case kind != geo.NotSpecial && !t.ours() && !t.pol.privateOK(t.q.Name):
 		r.count.poison.stripped.Add(1)
 		return fmt.Sprintf("%s in an answer for a public name (%s)", kind, prefix)
 	case kind == geo.NotSpecial && f.addr.Is6() && t.shape.aaaa != policy.AAAAKeep && r.paths.CanV6 != nil && !r.paths.CanV6(a.Path):

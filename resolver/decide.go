@@ -27,7 +27,7 @@ func (r *Resolver) decide(ctx context.Context, t *task) outcome {
 		rule = policy.Rule{Index: -1, Text: "no rule matches", Action: policy.AskAuto}
 	}
 	t.rule = rule
-	t.Steps = append(t.Steps, Step{Name: t.name.String(), Rule: ruleOf(rule)})
+	t.next(Step{Name: t.name.String(), Rule: ruleOf(rule)})
 	if out, ok := r.returned(t); ok {
 		return out
 	}

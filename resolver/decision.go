@@ -30,10 +30,10 @@ type Decision struct {
 
 // Asked is the question.
 type Asked struct {
-	Name      string `json:"name"` // without the last dot
-	Type      string `json:"type"`
-	Client    string `json:"client,omitempty"`
-	Transport string `json:"transport,omitempty"`
+	Name      string     `json:"name"` // without the last dot
+	Type      string     `json:"type"`
+	Client    netip.Addr `json:"client,omitzero"`
+	Transport string     `json:"transport,omitempty"`
 }
 
 // Step is how one name of the answer was decided.
@@ -120,9 +120,9 @@ type Address struct {
 
 // Source is who says what an address is.
 type Source struct {
-	List   string `json:"list,omitempty"`
-	Line   int    `json:"line,omitempty"`
-	Prefix string `json:"prefix,omitempty"`
+	List   string       `json:"list,omitempty"`
+	Line   int          `json:"line,omitempty"`
+	Prefix netip.Prefix `json:"prefix,omitzero"`
 }
 
 // Marked is what the kernel said.

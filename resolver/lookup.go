@@ -26,8 +26,13 @@ type lookup struct {
 	anew    bool // whatever the cache has
 	ahead   bool // nobody waits for it
 	options []byte
+	buffers
+}
 
+// buffers is what a lookup writes.
+type buffers struct {
 	question, key []byte // set by identify
+	query         []byte // as an upstream gets it
 }
 
 // stored reads a cache entry.
@@ -44,7 +49,9 @@ func (l *lookup) stored(e cache.Entry) outcome {
 			if l.pol.bogus(m) { // it was not yet when the answer came
 				m = message{rcode: wire.NXDomain}
 			}
-			out.msg = m.bounded(l.pol.Keep).aged(e.Age)
+			m.keepWithin(l.pol.Keep)
+			m.age(e.Age)
+			out.msg = m
 			out.lasts = e.Left - (e.Age+e.Left)/prefetchPart
 		}
 	}
@@ -76,9 +83,9 @@ func (l *lookup) exchange(ctx context.Context, f *flight, purse *upstream.Purse)
 }
 
 func (l *lookup) send(ctx context.Context, f *flight, purse *upstream.Purse) outcome {
-	msg := wire.AppendQuery(nil, l.question[:len(l.question)-4], l.qtype, l.do, l.cd, l.options)
-	msg[3] |= 0x20 // AD: we want to know whether it validated (RFC 6840 section 5.7)
-	q := upstream.Query{Msg: msg, Purse: purse}
+	l.query = wire.AppendQuery(l.query[:0], l.question[:len(l.question)-4], l.qtype, l.do, l.cd, l.options)
+	l.query[3] |= 0x20 // AD: we want to know whether it validated (RFC 6840 section 5.7)
+	q := upstream.Query{Msg: l.query, Purse: purse}
 	if l.side == Domestic {
 		q.Hold = l.pol.Poison.Hold
 		q.Suspect = func(server string, reply []byte) bool {
@@ -109,7 +116,7 @@ func (l *lookup) send(ctx context.Context, f *flight, purse *upstream.Purse) out
 		out.err = fmt.Errorf("%s: %w", l.side, out.err)
 		return out
 	}
-	out.msg = out.msg.bounded(l.r.policy.Load().Keep) // as it is kept when a reload came meanwhile
+	out.msg.keepWithin(l.r.policy.Load().Keep) // as it is kept when a reload came meanwhile
 	if code := out.msg.rcode; code != wire.NoError && code != wire.NXDomain {
 		out.err = fmt.Errorf("%s %w %s", l.side, errRefused, rcodeName(code))
 		return out

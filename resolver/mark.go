@@ -96,7 +96,6 @@ func (r *Resolver) unmarked(t *task, marks []routing.Mark, err error) {
 // most d.
 func (t *task) limitTTL(d time.Duration) {
 	limit := uint32(max(0, min(d/time.Second, maxTTL)))
-	t.msg.answer = older(t.msg.answer, 0) // shared with others until here
 	for i := range t.msg.answer {
 		t.msg.answer[i].ttl = min(t.msg.answer[i].ttl, limit)
 	}

@@ -26,16 +26,17 @@ type message struct {
 // upstream says with it nothing about any other name (SECURITY S-09). With do,
 // the signatures and the proofs of absence stay.
 func parse(msg []byte, asked dnsname.FQDN, qtype uint16, do bool) (message, error) {
-	r, err := newReader(msg)
+	r, err := newReader(msg, asked)
 	if err != nil {
 		return message{}, err
 	}
 	m := message{rcode: wire.RCode(msg), ad: msg[3]&0x20 != 0}
-	answer, err := r.section(binary.BigEndian.Uint16(msg[answerCount:]))
+	var room [2][8]record // enough for most
+	answer, err := r.section(room[0][:0], binary.BigEndian.Uint16(msg[answerCount:]))
 	if err != nil {
 		return message{}, err
 	}
-	authority, err := r.section(binary.BigEndian.Uint16(msg[authorityCount:]))
+	authority, err := r.section(room[1][:0], binary.BigEndian.Uint16(msg[authorityCount:]))
 	if err != nil {
 		return message{}, err
 	}
@@ -181,32 +182,28 @@ func (m message) life(qtype uint16) (cache.Kind, time.Duration) {
 
 func seconds(ttl uint32) time.Duration { return time.Duration(ttl) * time.Second }
 
-// aged returns m as it is after age.
-func (m message) aged(age time.Duration) message {
-	by := uint32(age / time.Second)
-	m.answer, m.authority = older(m.answer, by), older(m.authority, by)
-	return m
+// age makes m as it is after age. Its records must be its own.
+func (m message) age(age time.Duration) {
+	m.bound(func(ttl uint32) uint32 { return ttl - min(ttl, uint32(age/time.Second)) })
 }
 
-func older(records []record, by uint32) []record {
-	records = slices.Clone(records)
-	for i := range records {
-		records[i].ttl -= min(records[i].ttl, by)
+// bound replaces the TTLs of m, whose records must be its own.
+func (m message) bound(ttl func(uint32) uint32) {
+	for _, records := range [...][]record{m.answer, m.authority} {
+		for i := range records {
+			records[i].ttl = ttl(records[i].ttl)
+		}
 	}
-	return records
 }
 
-// pack returns m as a whole message: with the question, without an ID and
-// without an OPT.
-func (m message) pack(question []byte, name dnsname.FQDN) []byte {
-	header := [wire.HeaderLen]byte{2: 0x80, 3: byte(m.rcode & 15), 5: 1}
-	if m.ad {
-		header[3] |= 0x20
-	}
-	p := newPacker(nil, header[:], question, name)
-	p.add(0, answerCount, m.answer)
-	p.add(0, authorityCount, m.authority)
-	return p.msg
+// pack appends m as a whole message to dst, which is empty: with a header whose
+// counts it fills in, and the question. It has no OPT.
+func (m message) pack(dst []byte, header *[wire.HeaderLen]byte, question []byte, name dnsname.FQDN) []byte {
+	var known places
+	known.know(name, wire.HeaderLen)
+	dst = append(append(dst, header[:]...), question...)
+	dst = known.add(dst, answerCount, m.answer)
+	return known.add(dst, authorityCount, m.authority)
 }
 
 // found is an address in an answer.
@@ -239,9 +236,10 @@ func (m message) addresses() []found {
 // records, and their places in the hints of HTTPS and SVCB. A service record
 // that cannot be read is dropped, since nobody knows which addresses a client
 // would find in it. What is left of a set that lost something has no signature
-// and no AD. Everything else stays octet by octet.
+// and no AD. Everything else stays octet by octet. The records must be m's own:
+// they are moved.
 func (m message) filter(keep func(found) bool) message {
-	var kept []record
+	kept := m.answer[:0]
 	var changed []rrset
 	for _, r := range m.answer {
 		if a, ok := r.addr(); ok && !keep(found{a, typeName(r.typ), r.ttl}) {

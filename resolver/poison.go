@@ -127,6 +127,9 @@ func (p *Policy) allHome(m message) bool {
 
 // bogus reports whether m holds an address that stands for "no such name".
 func (p *Policy) bogus(m message) bool {
+	if p.Poison.Bogus == nil {
+		return false
+	}
 	for _, f := range m.addresses() {
 		if contains(p.Poison.Bogus, f.addr) {
 			return true

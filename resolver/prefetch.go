@@ -24,6 +24,8 @@ func (r *Resolver) prefetch(l lookup) {
 		return
 	}
 	l.ahead = true
+	l.buffers = buffers{}
+	l.identify()
 	f, shared, room := r.flights.join(l.key, zoneOf(l.name), l.side == Domestic, r.limits)
 	if shared || !room {
 		r.ahead.Add(-1)
@@ -51,6 +53,9 @@ func (r *Resolver) fly(ctx context.Context, f *flight, purse *upstream.Purse, l 
 		return
 	}
 	f.out = l.exchange(ctx, f, purse)
+	if f.out.err == nil {
+		return
+	}
 	if p := (*upstream.PanicError)(nil); errors.As(f.out.err, &p) {
 		r.log.Error("resolver: panic in a server", "panic", p.Value, "stack", string(p.Stack))
 	}
@@ -58,8 +63,8 @@ func (r *Resolver) fly(ctx context.Context, f *flight, purse *upstream.Purse, l 
 
 // identify writes down what the cache keeps the answer to l under.
 func (l *lookup) identify() {
-	l.question = question(l.name, l.qtype)
-	l.key = cache.AppendKey(make([]byte, 0, len(l.id)+len(l.question)+2), l.id, l.question, l.do, l.cd)
+	l.question = appendQuestion(l.question[:0], l.name, l.qtype)
+	l.key = cache.AppendKey(l.key[:0], l.id, l.question, l.do, l.cd)
 }
 
 // flown is what equal exchanges share. One past the cache shares none that may
@@ -73,9 +78,11 @@ func (l *lookup) flown() []byte {
 
 // keep puts the answer into the cache.
 func (l *lookup) keep(kind cache.Kind, m message, life time.Duration) {
-	put := l.r.cache.Put
+	var room [512]byte
+	body := m.stored(room[:0], l.question, l.name)
 	if l.ahead {
-		put = l.r.cache.Prefetched
+		l.r.cache.Prefetched(l.key, kind, body, life)
+	} else {
+		l.r.cache.Put(l.key, kind, body, life)
 	}
-	put(l.key, kind, m.stored(l.question, l.name), life)
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"smartdns/resolver/dnsname"
 	"smartdns/resolver/policy"
@@ -33,15 +32,25 @@ type Flags struct {
 
 // NewQuery returns the Query of an accepted message. It keeps nothing of q.
 func NewQuery(q wire.Query, client netip.Addr, transport string) (*Query, error) {
+	all := new(Query)
+	if err := all.read(q, policy.Client{Addr: client}, transport); err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// read makes all what an accepted message of from asks.
+func (all *Query) read(q wire.Query, from policy.Client, transport string) error {
 	name, _, err := dnsname.FromWire(q.Name())
 	if err != nil {
-		return nil, fmt.Errorf("reading the question: %w", err)
+		return fmt.Errorf("reading the question: %w", err)
 	}
-	return &Query{
-		Name: name, Type: q.Type, Client: client, Transport: transport, From: policy.Client{Addr: client},
+	*all = Query{
+		Name: name, Type: q.Type, Client: from.Addr, Transport: transport, From: from,
 		Flags: Flags{RD: q.RD(), CD: q.CD(), AD: q.AD(), EDNS: q.EDNS.Present, DO: q.EDNS.DO},
-		ID:    q.ID(), Size: q.Limit(), Question: slices.Clone(q.Question),
-	}, nil
+		ID:    q.ID(), Size: q.Limit(), Question: append(all.Question[:0], q.Question...),
+	}
+	return nil
 }
 
 // Ask returns a Query of our own, as `smartdns query` makes it.
@@ -54,6 +63,10 @@ func Ask(name dnsname.FQDN, qtype uint16, client netip.Addr) *Query {
 
 // question returns a question of class IN in wire form.
 func question(name dnsname.FQDN, qtype uint16) []byte {
-	q := binary.BigEndian.AppendUint16(name.AppendWire(make([]byte, 0, len(name)+5)), qtype)
-	return binary.BigEndian.AppendUint16(q, wire.ClassIN)
+	return appendQuestion(make([]byte, 0, len(name)+5), name, qtype)
+}
+
+func appendQuestion(dst []byte, name dnsname.FQDN, qtype uint16) []byte {
+	dst = binary.BigEndian.AppendUint16(name.AppendWire(dst), qtype)
+	return binary.BigEndian.AppendUint16(dst, wire.ClassIN)
 }

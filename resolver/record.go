@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
-	"slices"
 	"strconv"
 
 	"github.com/miekg/dns"
@@ -69,23 +68,19 @@ var (
 
 // reader walks the records of a packed message.
 type reader struct {
-	msg []byte
-	off int
+	msg   []byte
+	off   int
+	asked dnsname.FQDN // the name in its question
 }
 
-// newReader returns a reader that stands behind the question of msg.
-func newReader(msg []byte) (*reader, error) {
-	if len(msg) < wire.HeaderLen || binary.BigEndian.Uint16(msg[4:]) != 1 {
-		return nil, errMalformed
+// newReader returns a reader that stands behind the question of msg, which is
+// about asked.
+func newReader(msg []byte, asked dnsname.FQDN) (reader, error) {
+	q := wire.Question(msg)
+	if q == nil {
+		return reader{}, errMalformed
 	}
-	r := &reader{msg: msg, off: wire.HeaderLen}
-	if _, err := r.name(); err != nil {
-		return nil, err
-	}
-	if r.off += 4; r.off > len(msg) {
-		return nil, errMalformed
-	}
-	return r, nil
+	return reader{msg: msg, off: wire.HeaderLen + len(q), asked: asked}, nil
 }
 
 func (r *reader) name() (dnsname.FQDN, error) {
@@ -95,16 +90,18 @@ func (r *reader) name() (dnsname.FQDN, error) {
 		return "", err
 	}
 	r.off = next
+	if question := r.msg[wire.HeaderLen:]; len(question) >= len(raw) && string(question[:len(raw)]) == string(raw) {
+		return r.asked, nil // most are
+	}
 	name, _, err := dnsname.FromWire(raw)
 	return name, err
 }
 
-// section reads count records; those of other classes are left out.
-func (r *reader) section(count uint16) ([]record, error) {
+// section appends count records to all; those of other classes are left out.
+func (r *reader) section(all []record, count uint16) ([]record, error) {
 	if count > wire.MaxRecords {
 		return nil, errMalformed
 	}
-	var all []record
 	for range count {
 		name, err := r.name()
 		if err != nil {
@@ -242,11 +239,13 @@ func appendName(dst, msg []byte, off int) (name []byte, next int, err error) {
 	}
 }
 
-// packer writes records; an owner name that stood in the message before, or
-// that a CNAME just pointed to, becomes a pointer to it.
-type packer struct {
-	msg   []byte
-	names []place
+// places is where names stand in a message that is being packed: an owner name
+// that stood there before, or that a CNAME just pointed to, becomes a pointer to
+// it. The search is bounded: no chain has more names, and what else an answer
+// names is not worth more time.
+type places struct {
+	all [32]place
+	n   int
 }
 
 // place is where a name stands in a message.
@@ -255,52 +254,42 @@ type place struct {
 	at   int
 }
 
-// maxPlaces bounds the search for a name: no chain has more, and what else an
-// answer names is not worth more time.
-const maxPlaces = 32
-
-// newPacker starts a message with its header and question, which is in wire
-// form.
-func newPacker(dst, header, question []byte, name dnsname.FQDN) *packer {
-	dst = slices.Grow(dst, len(header)+len(question)+256)
-	p := &packer{msg: append(append(dst, header...), question...), names: make([]place, 0, 8)}
-	p.names = append(p.names, place{name, len(dst) + wire.HeaderLen})
-	return p
-}
-
-// add appends records, and counts them in the field of the header at count.
-// base is where the message starts.
-func (p *packer) add(base, count int, records []record) {
-	for _, r := range records {
+// add appends records to msg, and counts them in the field of its header at
+// count.
+func (p *places) add(msg []byte, count int, records []record) []byte {
+	for i := range records {
+		r := &records[i]
 		if at, ok := p.find(r.name); ok {
-			p.msg = binary.BigEndian.AppendUint16(p.msg, 0xc000|uint16(at-base))
+			msg = binary.BigEndian.AppendUint16(msg, 0xc000|uint16(at))
 		} else {
-			p.know(base, r.name)
-			p.msg = r.name.AppendWire(p.msg)
+			p.know(r.name, len(msg))
+			msg = r.name.AppendWire(msg)
 		}
-		p.msg = binary.BigEndian.AppendUint16(p.msg, r.typ)
-		p.msg = binary.BigEndian.AppendUint16(p.msg, wire.ClassIN)
-		p.msg = binary.BigEndian.AppendUint32(p.msg, r.ttl)
-		p.msg = binary.BigEndian.AppendUint16(p.msg, uint16(len(r.data)))
+		msg = binary.BigEndian.AppendUint16(msg, r.typ)
+		msg = binary.BigEndian.AppendUint16(msg, wire.ClassIN)
+		msg = binary.BigEndian.AppendUint32(msg, r.ttl)
+		msg = binary.BigEndian.AppendUint16(msg, uint16(len(r.data)))
 		if r.typ == wire.TypeCNAME {
-			p.know(base, r.target())
+			p.know(r.target(), len(msg))
 		}
-		p.msg = append(p.msg, r.data...)
+		msg = append(msg, r.data...)
 	}
-	binary.BigEndian.PutUint16(p.msg[base+count:], uint16(len(records)))
+	binary.BigEndian.PutUint16(msg[count:], uint16(len(records)))
+	return msg
 }
 
 // know notes that name is about to be written.
-func (p *packer) know(base int, name dnsname.FQDN) {
-	if _, ok := p.find(name); !ok && len(p.msg)-base < 0x4000 && len(p.names) < maxPlaces {
-		p.names = append(p.names, place{name, len(p.msg)})
+func (p *places) know(name dnsname.FQDN, at int) {
+	if _, ok := p.find(name); !ok && at < 0x4000 && p.n < len(p.all) {
+		p.all[p.n] = place{name, at}
+		p.n++
 	}
 }
 
-func (p *packer) find(name dnsname.FQDN) (at int, ok bool) {
-	for _, known := range p.names {
-		if known.name == name {
-			return known.at, true
+func (p *places) find(name dnsname.FQDN) (at int, ok bool) {
+	for i := range p.n {
+		if p.all[i].name == name {
+			return p.all[i].at, true
 		}
 	}
 	return 0, false
@@ -313,10 +302,21 @@ const (
 )
 
 // typeName returns what people call a type.
-func typeName(typ uint16) string { return dns.Type(typ).String() }
+func typeName(typ uint16) string {
+	switch typ { // most are
+	case wire.TypeA:
+		return "A"
+	case wire.TypeAAAA:
+		return "AAAA"
+	}
+	return dns.Type(typ).String()
+}
 
 // rcodeName returns what people call a response code.
 func rcodeName(rcode uint16) string {
+	if rcode == wire.NoError { // most are
+		return "NOERROR"
+	}
 	if name, ok := dns.RcodeToString[int(rcode)]; ok {
 		return name
 	}

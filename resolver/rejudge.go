@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"smartdns/geo"
-	"smartdns/resolver/upstream"
 	"smartdns/resolver/wire"
 )
 
@@ -22,7 +21,7 @@ func (r *Resolver) judgeAgain(ctx context.Context, t *task, v Verdict) {
 		return
 	}
 	again := &task{
-		q: Ask(t.name, wire.TypeA, netip.Addr{}), pol: t.pol, name: t.name, governed: governed{rule: t.rule}, spent: spent{purse: new(upstream.Purse)},
+		q: Ask(t.name, wire.TypeA, netip.Addr{}), pol: t.pol, name: t.name, governed: governed{rule: t.rule}, room: new(room),
 		Decision: &Decision{Time: time.Now(), Steps: []Step{{Name: t.name.String(), Auto: &Story{}}}},
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.limits.Total)

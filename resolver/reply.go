@@ -16,6 +16,19 @@ const (
 // over UDP cut to what it takes. q must be the Query of the Decision, or an
 // equal one of another client.
 func (d *Decision) Reply(dst []byte, q *Query) []byte {
+	return wire.Truncate(dst, d.pack(nil, q), q.limit())
+}
+
+// limit is the largest reply that q's client takes.
+func (q *Query) limit() int {
+	if q.Transport != "udp" {
+		return wire.MaxMessage
+	}
+	return max(wire.MinUDP, min(q.Size, wire.MaxUDP))
+}
+
+// pack appends the answer to q to dst, which is empty, however long it is.
+func (d *Decision) pack(dst []byte, q *Query) []byte {
 	var header [wire.HeaderLen]byte
 	binary.BigEndian.PutUint16(header[:], q.ID)
 	header[2] = 0x80
@@ -30,20 +43,15 @@ func (d *Decision) Reply(dst []byte, q *Query) []byte {
 		header[3] |= 0x20
 	}
 	header[5] = 1
-	p := newPacker(nil, header[:], q.Question, q.Name)
-	p.add(0, answerCount, d.msg.answer)
-	p.add(0, authorityCount, d.msg.authority)
-	msg, size, stream := p.msg, wire.MaxMessage, q.Transport != "udp"
-	if !stream {
-		size = max(wire.MinUDP, min(q.Size, wire.MaxUDP))
-	}
+	msg := d.msg.pack(dst, &header, q.Question, q.Name)
 	// Over a stream there is no other way to ask: the records come first.
-	if room := size - len(msg); q.Flags.EDNS && (!stream || room >= sizeOPT) {
+	stream := q.Transport != "udp"
+	if room := q.limit() - len(msg); q.Flags.EDNS && (!stream || room >= sizeOPT) {
 		code, text := -1, ""
 		if len(d.EDE) > 0 && (!stream || room >= sizeOPT+sizeEDE) {
 			code, text = d.EDE[0].Code, d.EDE[0].Text
 		}
 		msg = wire.AppendOPT(msg, q.Flags.DO, code, text)
 	}
-	return wire.Truncate(dst, msg, size)
+	return msg
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"smartdns/resolver/dnsname"
-	"smartdns/resolver/upstream"
+	"smartdns/resolver/policy"
 	"smartdns/resolver/wire"
 )
 
@@ -17,12 +17,50 @@ import (
 // Every address in its answer is tied to its path in the kernel for longer than
 // the TTL it is given with, or the Decision says of it why that is not needed.
 func (r *Resolver) Resolve(ctx context.Context, q *Query) *Decision {
+	t := &task{Decision: new(Decision), room: new(room)}
+	r.resolve(ctx, t, q)
+	return t.Decision
+}
+
+// Answer appends the packed answer to an accepted query of client to dst. It is
+// Resolve for who does not want the story: the next one is written over it. It
+// keeps nothing of q.
+func (r *Resolver) Answer(ctx context.Context, dst []byte, q wire.Query, client policy.Client, transport string) []byte {
+	a := r.answers.Get().(*answering)
+	if err := a.query.read(q, client, transport); err != nil {
+		return wire.AppendError(dst, q, wire.FormErr, -1, "")
+	}
+	r.resolve(ctx, &a.task, &a.query)
+	if dst == nil {
+		dst = make([]byte, 0, wire.MaxUDP)
+	}
+	a.room.packed = a.pack(a.room.packed[:0], &a.query)
+	dst = wire.Truncate(dst, a.room.packed, a.query.limit())
+	r.answers.Put(a)
+	return dst
+}
+
+// answering is a query whose story nobody wants.
+type answering struct {
+	task
+	query    Query
+	decision Decision
+	room     room
+}
+
+func newAnswering() *answering {
+	a := new(answering)
+	a.task = task{Decision: &a.decision, room: &a.room}
+	return a
+}
+
+func (r *Resolver) resolve(ctx context.Context, t *task, q *Query) {
 	if end, ok := ctx.Deadline(); !ok || time.Until(end) > r.limits.Total+markTime {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, r.limits.Total)
 		defer cancel()
 	}
-	t := r.begin(q)
+	r.begin(t, q)
 	defer r.end(t)
 	r.lookup(ctx, t) // policy: whom to ask, or a local answer; then cache, else upstream
 	r.classify(t)    // geo: each address → verdict → path; what may not be answered goes
@@ -30,35 +68,35 @@ func (r *Resolver) Resolve(ctx context.Context, q *Query) *Decision {
 	r.mark(ctx, t)   // nft: acknowledged by the kernel before we go on
 	r.finish(t)      // rcode, counters
 	r.seal(t)        // cache: the fast lane may say the same for as long as all of this holds
-	return t.Decision
 }
 
-func (r *Resolver) begin(q *Query) *task {
+// begin makes t the task of q.
+func (r *Resolver) begin(t *task, q *Query) {
 	r.count.queries.Add(1)
 	generation := r.sealed.Generation().Now() // before anything is read that advances it
-	t := &task{
-		q: q, sealing: sealing{lasts: forever, generation: generation},
-		pol: r.policy.Load(), name: q.Name, spent: spent{purse: new(upstream.Purse)},
-		Decision: &Decision{
-			Time:  time.Now(),
-			Asked: Asked{Name: q.Name.String(), Type: typeName(q.Type), Transport: q.Transport},
-		},
+	d := t.Decision
+	*d = Decision{
+		Time:  time.Now(),
+		Asked: Asked{Name: q.Name.String(), Type: typeName(q.Type), Transport: q.Transport, Client: q.Client},
+		Steps: d.Steps[:0], Addresses: d.Addresses[:0], EDE: d.EDE[:0], Notes: d.Notes[:0],
+		Marked: Marked{Marks: d.Marked.Marks[:0]},
 	}
+	*t = task{
+		q: q, sealing: sealing{lasts: forever, generation: generation},
+		pol: r.policy.Load(), name: q.Name, Decision: d, room: t.room,
+	}
+	t.msg.answer = t.room.records[:0]
 	t.view = t.pol.Views.Of(q.From)
 	if t.view.Side != "" {
 		t.note("the listener %s asks %s whatever the lines say", q.From.Listener, t.view.Side)
 	}
-	if q.Client.IsValid() {
-		t.Asked.Client = q.Client.String()
-	}
-	return t
 }
 
 func (r *Resolver) end(t *task) {
 	if t.seated {
 		r.slots.give(t.q.Client)
 	}
-	if t.purse.Empty() {
+	if t.purse != nil && t.purse.Empty() {
 		r.count.capped.Add(1)
 	}
 }
@@ -85,7 +123,7 @@ func (r *Resolver) lookup(ctx context.Context, t *task) {
 		}
 		m := out.msg
 		if m.rcode == wire.Refused {
-			t.msg = m
+			t.msg = message{rcode: wire.Refused}
 			return
 		}
 		next, open := m.open(t.q.Type)
@@ -96,6 +134,7 @@ func (r *Resolver) lookup(ctx context.Context, t *task) {
 		}
 		ad = ad && m.ad && t.pol.Sides[t.side].Trusted
 		t.msg = message{rcode: m.rcode, ad: ad, answer: append(t.msg.answer, m.answer...), authority: m.authority}
+		t.room.records = t.msg.answer // which are its own: others share m
 		if err := t.follow(m, seen); err != nil {
 			t.fail(err)
 			return

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -211,10 +212,16 @@ type Resolver struct {
 	flights flights
 	slots   slots
 	parsing parsing
-	ahead   atomic.Int32 // prefetches under way
+	answers sync.Pool // of *answering, that are over
 	servers servers
 	count   counters
 
+	beside
+}
+
+// beside counts what is under way that no query waits for.
+type beside struct {
+	ahead     atomic.Int32 // prefetches
 	rejudging atomic.Int32 // verdicts being judged again
 }
 
@@ -232,6 +239,7 @@ func New(c Config) *Resolver {
 		r.sealed = cache.NewSealed(0, &cache.Generation{})
 	}
 	r.slots.limits = r.limits
+	r.answers.New = func() any { return newAnswering() }
 	r.flights.ends = work.NewDeadlines(context.Background(), r.limits.Total)
 	r.flights.over = make(chan struct{})
 	close(r.flights.over)

@@ -25,7 +25,8 @@ func (r *Resolver) seal(t *task) {
 	}
 	asked := *t.q // as one that takes the whole answer
 	asked.Transport, asked.Flags.AD, asked.Flags.EDNS = "", true, true
-	msg := t.Reply(nil, &asked)
+	msg := t.pack(t.room.packed[:0], &asked)
+	t.room.packed = msg
 	life := t.lasts
 	if ttl, ok := wire.MinTTL(msg); ok {
 		life = min(life, seconds(ttl))

@@ -44,7 +44,8 @@ func (l *lookup) stale() (outcome, bool) {
 		return outcome{}, false
 	}
 	out := l.stored(e)
-	out.kind, out.msg = kindStale, out.msg.withTTL(staleTTL)
+	out.kind = kindStale
+	out.msg.bound(func(uint32) uint32 { return staleTTL })
 	return out, out.err == nil
 }
 
@@ -58,9 +59,10 @@ func instead(old outcome, err error) outcome {
 // has not landed when the client has waited long enough. f goes on.
 func (t *task) orStale(f *flight, old outcome) *flight {
 	s := &flight{done: make(chan struct{}), suspected: f.suspected}
+	patience := max(0, clientPatience-time.Since(t.Time))
 	go func() {
 		defer close(s.done)
-		timer := time.NewTimer(max(0, clientPatience-time.Since(t.Time)))
+		timer := time.NewTimer(patience)
 		defer timer.Stop()
 		select {
 		case <-f.done:
@@ -89,36 +91,22 @@ func (t *task) fromCache(out outcome) {
 	t.explain(code, fmt.Sprintf("the %s side's last answer, %s old: %s", t.side, out.age.Round(time.Second), out.why))
 }
 
-// withTTL returns m with the same TTL in every record.
-func (m message) withTTL(ttl uint32) message {
-	m.answer, m.authority = older(m.answer, 0), older(m.authority, 0)
-	for i := range m.answer {
-		m.answer[i].ttl = ttl
-	}
-	for i := range m.authority {
-		m.authority[i].ttl = ttl
-	}
-	return m
-}
-
-// bounded returns m with its TTLs between those of k. That there is nothing
-// is not said for longer than its zone wants.
-func (m message) bounded(k Keep) message {
+// keepWithin puts the TTLs of m between those of k. That there is nothing is not
+// said for longer than its zone wants. The records must be m's own.
+func (m message) keepWithin(k Keep) {
 	if k.MinTTL == 0 && k.MaxTTL == 0 {
-		return m
+		return
 	}
 	low, high := uint32(k.MinTTL/time.Second), uint32(maxTTL)
 	if k.MaxTTL > 0 {
 		high = min(high, uint32(k.MaxTTL/time.Second))
 	}
-	m.answer, m.authority = older(m.answer, 0), older(m.authority, 0)
 	for i := range m.answer {
 		m.answer[i].ttl = min(max(m.answer[i].ttl, low), high)
 	}
 	for i := range m.authority {
 		m.authority[i].ttl = min(m.authority[i].ttl, high)
 	}
-	return m
 }
 
 // relife makes cached answers live as k has it, which were kept as old had it. An

@@ -12,13 +12,18 @@ import (
 // records. Pointers in them are those of the whole message.
 const storedLen = 1 + 2 + 2
 
-// stored returns m as the cache keeps it under its question.
-func (m message) stored(question []byte, name dnsname.FQDN) []byte {
-	msg := m.pack(question, name)
-	b := make([]byte, 0, storedLen+len(msg)-wire.HeaderLen-len(question))
-	b = append(b, msg[3])
-	b = append(b, msg[answerCount:authorityCount+2]...)
-	return append(b, msg[wire.HeaderLen+len(question):]...)
+// stored returns m as the cache keeps it under its question; room is where it
+// may lie.
+func (m message) stored(room, question []byte, name dnsname.FQDN) []byte {
+	header := [wire.HeaderLen]byte{2: 0x80, 3: byte(m.rcode & 15), 5: 1}
+	if m.ad {
+		header[3] |= 0x20
+	}
+	msg := m.pack(room, &header, question, name)
+	b := msg[wire.HeaderLen+len(question)-storedLen:]
+	b[0] = msg[3]
+	copy(b[1:storedLen], msg[answerCount:authorityCount+2]) // over the end of the question
+	return b
 }
 
 // unpackStored reads what stored returned.

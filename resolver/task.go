@@ -23,12 +23,21 @@ type task struct {
 	sealing
 	spent
 	q     *Query
+	room  *room
 	pol   *Policy
 	name  dnsname.FQDN // being decided: the asked name, or the target of a cut CNAME
 	side  string       // whose answer was taken last
 	links int
 
 	doubtful bool // the answer has a part that looked forged, and is used for want of a better one
+}
+
+// room is where a task writes. The next one uses it again, unless somebody keeps
+// the story.
+type room struct {
+	records []record // of the answer
+	packed  []byte   // the answer
+	asking  asking   // the first one, where it does not outlive its task
 }
 
 // sealing is for how long the answer may be given again.
@@ -57,6 +66,33 @@ type spent struct {
 
 func (t *task) step() *Step { return &t.Steps[len(t.Steps)-1] }
 
+// next makes s the current step.
+func (t *task) next(s Step) {
+	if n := len(t.Steps); n < cap(t.Steps) {
+		t.Steps = t.Steps[:n+1]
+		s.Lookup = t.Steps[n].Lookup[:0]
+		t.Steps[n] = s
+		return
+	}
+	t.Steps = append(t.Steps, s)
+}
+
+// visited writes v into the story, with what servers were tried.
+func (t *task) visited(v Visit, tries []upstream.Try) {
+	all := &t.step().Lookup
+	if n := len(*all); n < cap(*all) {
+		*all = (*all)[:n+1]
+		v.Tries = (*all)[n].Tries[:0]
+		(*all)[n] = v
+	} else {
+		*all = append(*all, v)
+	}
+	last := &(*all)[len(*all)-1]
+	for _, try := range tries {
+		last.Tries = append(last.Tries, tryOf(try))
+	}
+}
+
 func (t *task) note(format string, a ...any) { t.Notes = append(t.Notes, fmt.Sprintf(format, a...)) }
 
 // asking is a question to one side, on its way.
@@ -79,7 +115,8 @@ const (
 
 // ask starts asking side about t.name, unless the cache knows.
 func (r *Resolver) ask(t *task, side string, qtype uint16, why purpose) *asking {
-	a := r.asking(t, side, qtype, why)
+	a := new(asking)
+	r.aim(a, t, side, qtype, why)
 	if !r.remembered(a) {
 		r.depart(t, a, r.join(t, a))
 	}
@@ -91,28 +128,36 @@ func (r *Resolver) ask(t *task, side string, qtype uint16, why purpose) *asking 
 // there is a stale answer for who cannot wait, is made here and ends with ctx;
 // later ones have too little left of that for others who may join them.
 func (r *Resolver) settle(ctx context.Context, t *task, side string, why purpose) outcome {
-	a := r.asking(t, side, t.q.Type, why)
-	if first := t.asks == 0; !r.remembered(a) {
+	if t.asks > 0 || side == Domestic { // whose servers may show us replies when this is over
+		return t.take(ctx, r.ask(t, side, t.q.Type, why), 0)
+	}
+	a := &t.room.asking
+	r.aim(a, t, side, t.q.Type, why)
+	if !r.remembered(a) {
 		begun := r.join(t, a)
-		if _, stale := a.stale(); begun && first && !stale {
+		if _, stale := a.stale(); begun && !stale {
 			r.fly(ctx, a.flight, t.purse, &a.lookup)
 		} else {
-			r.depart(t, a, begun)
+			away := &asking{flight: a.flight, lookup: a.lookup, visit: a.visit}
+			away.buffers = buffers{}
+			away.identify()
+			r.depart(t, away, begun)
+			a = away
 		}
 	}
 	return t.take(ctx, a, 0)
 }
 
-// asking returns the question to side about t.name, which nobody asks yet.
-func (r *Resolver) asking(t *task, name string, qtype uint16, why purpose) *asking {
+// aim makes a the question to side about t.name, which nobody asks yet.
+func (r *Resolver) aim(a *asking, t *task, name string, qtype uint16, why purpose) {
 	side := t.pol.Sides[name]
 	t.personal = t.personal || side.Subnet.Client
 	subnet := side.Subnet.of(t.q.Client)
-	return &asking{
+	*a = asking{
 		lookup: lookup{
 			r: r, pol: t.pol, side: name, id: t.sideID(name), to: side,
 			name: t.name, qtype: qtype, do: t.q.Flags.DO, cd: t.q.Flags.CD, anew: why == forDoubt,
-			options: subnet.option(),
+			options: subnet.option(), buffers: a.buffers,
 		},
 		visit: Visit{Side: name, Path: side.Path, Why: string(why)},
 	}
@@ -199,6 +244,9 @@ func (r *Resolver) join(t *task, a *asking) (begun bool) {
 	}
 	t.seated = true
 	t.asks++
+	if t.purse == nil {
+		t.purse = new(upstream.Purse)
+	}
 	// An exchange lives on when its query has ended, so that exchanges need a
 	// limit of their own.
 	f, shared, room := r.flights.join(a.flown(), zoneOf(a.name), a.side == Domestic, r.limits)
@@ -232,10 +280,7 @@ func (t *task) take(ctx context.Context, a *asking, patience time.Duration) outc
 	} else {
 		v.RCode = rcodeName(out.msg.rcode)
 	}
-	for _, try := range out.tries {
-		v.Tries = append(v.Tries, tryOf(try))
-	}
-	t.step().Lookup = append(t.step().Lookup, v)
+	t.visited(v, out.tries)
 	return out
 }
 
@@ -266,7 +311,7 @@ func (t *task) leave(a *asking) {
 	}
 	v := a.visit
 	v.Err = "not waited for"
-	t.step().Lookup = append(t.step().Lookup, v)
+	t.visited(v, nil)
 }
 
 func tryOf(try upstream.Try) Try {

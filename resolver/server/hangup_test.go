@@ -20,8 +20,8 @@ import (
 
 type handlerFunc func(context.Context, wire.Query, Client) []byte
 
-func (f handlerFunc) Answer(ctx context.Context, q wire.Query, from Client) []byte {
-	return f(ctx, q, from)
+func (f handlerFunc) Answer(ctx context.Context, dst []byte, q wire.Query, from Client) []byte {
+	return append(dst, f(ctx, q, from)...)
 }
 
 // A client that takes no answer is hung up on when its time is over. Nobody

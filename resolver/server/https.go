@@ -124,7 +124,7 @@ func (s *Server) answerHTTP(q wire.Query, from Client) (reply []byte, status int
 		return nil, http.StatusServiceUnavailable
 	}
 	defer s.release()
-	if reply = s.answer(q, from); len(reply) == 0 {
+	if reply = s.answer(nil, q, from); len(reply) == 0 {
 		return nil, http.StatusServiceUnavailable
 	}
 	return reply, 0

@@ -2,11 +2,13 @@ package server_test
 
 import (
 	"bytes"
+	"context"
 	"testing"
 
 	"github.com/miekg/dns"
 
 	"smartdns/resolver/server"
+	"smartdns/resolver/wire"
 )
 
 // What is no plain question is refused over DoT and DoH, by GET and by POST, as
@@ -14,7 +16,9 @@ import (
 // (SECURITY P-11).
 func TestDangerousMessagesOverEncryptedTransports(t *testing.T) {
 	s := newStack(t, sized)
-	_, config := startSecure(t, handler(s.handler.Answer), server.DefaultLimits())
+	_, config := startSecure(t, func(ctx context.Context, q wire.Query, from server.Client) []byte {
+		return s.handler.Answer(ctx, nil, q, from)
+	}, server.DefaultLimits())
 	dot := &dns.Conn{Conn: dialTLS(t, dotAddr, config)}
 	web := webClient(t, config, true)
 	overDoT := func(b []byte) (*dns.Msg, error) {

@@ -39,12 +39,8 @@ type stack struct {
 
 type resolverHandler struct{ r *resolver.Resolver }
 
-func (h resolverHandler) Answer(ctx context.Context, q wire.Query, from server.Client) []byte {
-	query, err := resolver.NewQuery(q, from.Addr.Addr(), from.Transport)
-	if err != nil {
-		return nil
-	}
-	return h.r.Resolve(ctx, query).Reply(nil, query)
+func (h resolverHandler) Answer(ctx context.Context, dst []byte, q wire.Query, from server.Client) []byte {
+	return h.r.Answer(ctx, dst, q, policy.Client{Addr: from.Addr.Addr()}, from.Transport)
 }
 
 type verdicts struct{ t *geo.Table }

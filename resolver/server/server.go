@@ -21,9 +21,9 @@ import (
 
 // Handler answers queries that the accept function let in.
 type Handler interface {
-	// Answer returns the packed reply to q, or nil to stay silent. It may keep
-	// neither q nor what q aliases.
-	Answer(ctx context.Context, q wire.Query, from Client) []byte
+	// Answer appends the packed reply to q to dst, or returns nil to stay silent.
+	// It may keep neither dst nor q nor what q aliases.
+	Answer(ctx context.Context, dst []byte, q wire.Query, from Client) []byte
 }
 
 // Client is who asks, and how.
@@ -236,8 +236,8 @@ func (s *Server) accept(dst, msg []byte, from *Client) (q wire.Query, reply []by
 	return q, nil, true
 }
 
-// answer runs the handler; a panic in it costs one answer, not the process.
-func (s *Server) answer(q wire.Query, from Client) (reply []byte) {
+// answer appends to dst what the handler says; a panic in it costs one answer, not the process.
+func (s *Server) answer(dst []byte, q wire.Query, from Client) (reply []byte) {
 	defer func() {
 		if r := recover(); r != nil {
 			s.count.panics.Add(1)
@@ -245,7 +245,7 @@ func (s *Server) answer(q wire.Query, from Client) (reply []byte) {
 			reply = wire.AppendError(nil, q, wire.ServFail, 0, "a bug lost this answer; the log has it")
 		}
 	}()
-	return s.handler.Answer(s.inFlight.ends.Context(), q, from)
+	return s.handler.Answer(s.inFlight.ends.Context(), dst, q, from)
 }
 
 // take reserves one of the in-flight slots; it reports whether there was one.

@@ -30,8 +30,8 @@ func TestMain(m *testing.M) { netnstest.Main(m) }
 // handler answers as the function says.
 type handler func(ctx context.Context, q wire.Query, from server.Client) []byte
 
-func (h handler) Answer(ctx context.Context, q wire.Query, from server.Client) []byte {
-	return h(ctx, q, from)
+func (h handler) Answer(ctx context.Context, dst []byte, q wire.Query, from server.Client) []byte {
+	return append(dst, h(ctx, q, from)...)
 }
 
 // echoA answers every query with an A record.

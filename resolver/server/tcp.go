@@ -140,7 +140,7 @@ func (t *talk) handOver(q wire.Query, from Client) bool {
 		defer func() { <-t.places }()
 		defer s.tcp.queries.release(from.Addr.Addr())
 		defer s.release()
-		if reply := s.answer(q, from); reply != nil && t.writer.write(s.withOptions(reply, q, from)) != nil {
+		if reply := s.answer(nil, q, from); reply != nil && t.writer.write(s.withOptions(reply, q, from)) != nil {
 			hangUp(t.writer.conn)
 		}
 	})

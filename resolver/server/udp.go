@@ -122,14 +122,29 @@ func (w *worker) client(i int) netip.AddrPort {
 	return from
 }
 
-// packet is a query on its way through the handler; the buffers are reused.
+// packet is a query on its way through the handler. It is used again, with its
+// buffers.
 type packet struct {
 	msg     [maxUDPQuery]byte
 	oob     [oobLen]byte
 	on      int
 	from    unix.RawSockaddrInet6 // or RawSockaddrInet4, as it came
 	fromLen uint32
-	reply   []byte
+
+	worker *worker
+	query  wire.Query
+	client Client
+	reply  []byte
+	room   [wire.MaxUDP]byte // for the reply
+	work   func()            // answers it
+}
+
+func newPackets() sync.Pool {
+	return sync.Pool{New: func() any {
+		p := new(packet)
+		p.work = p.answer
+		return p
+	}}
 }
 
 // handOver has the handler answer packet i in a goroutine of its own.
@@ -138,27 +153,29 @@ func (w *worker) handOver(q wire.Query, i int, from Client) {
 		return
 	}
 	p := w.s.udp.packets.Get().(*packet)
-	q = q.In(p.msg[:copy(p.msg[:], q.Msg)])
+	p.worker, p.query = w, q.In(p.msg[:copy(p.msg[:], q.Msg)])
 	p.on = copy(p.oob[:], w.batch.oob(i))
 	if from.Local = w.addr.Addr(); from.Local.IsUnspecified() {
 		from.Local = destination(p.oob[:p.on])
 	}
+	p.client = from
 	p.from, p.fromLen = w.batch.from[i], w.batch.in[i].Namelen
 	w.s.inFlight.Add(1)
-	w.s.inFlight.crew.Go(func() {
-		defer w.s.inFlight.Done()
-		reply := w.s.answer(q, from)
-		w.s.release()
-		if len(reply) == 0 {
-			w.s.udp.packets.Put(p)
-			return
-		}
-		p.reply = wire.Truncate(nil, reply, q.Limit())
-		w.out.put(p)
-	})
+	w.s.inFlight.crew.Go(p.work)
 }
 
-func newPackets() sync.Pool { return sync.Pool{New: func() any { return new(packet) }} }
+func (p *packet) answer() {
+	w := p.worker
+	defer w.s.inFlight.Done()
+	reply := w.s.answer(p.room[:0], p.query, p.client)
+	w.s.release()
+	if len(reply) == 0 {
+		w.s.udp.packets.Put(p)
+		return
+	}
+	p.reply = wire.Truncate(nil, reply, p.query.Limit())
+	w.out.put(p)
+}
 
 func unmap(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())

@@ -5,7 +5,7 @@ package work
 import "sync"
 
 // maxIdle is how many goroutines of a crew wait for work.
-const maxIdle = 64
+const maxIdle = 256
 
 // Crew runs functions in goroutines that are kept for the next ones. A new one
 // would grow its stack anew for each query, which costs more than to start it.
