@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -65,17 +66,13 @@ type seenLoop struct {
 
 // Loops returns the loops there are, in the order in which they were found.
 func (r *Resolver) Loops() []ForwardingLoop {
-	sides := r.policy.Load().Sides
 	l := &r.flights.loops
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.expire(time.Now())
 	var all []ForwardingLoop
-	for key, s := range l.found {
-		names := func(ex upstream.Exchanger) bool { return ex.String() == key.server }
-		if slices.ContainsFunc(upstream.Members(sides[key.side].Exchanger), names) {
-			all = append(all, s.ForwardingLoop)
-		}
+	for _, s := range l.found {
+		all = append(all, s.ForwardingLoop)
 	}
 	slices.SortFunc(all, func(a, b ForwardingLoop) int { return a.Since.Compare(b.Since) })
 	return all
@@ -89,6 +86,37 @@ func (l *loops) expire(now time.Time) {
 		}
 	}
 	l.known.Store(int32(len(l.found)))
+}
+
+// keep forgets the loops, and the tests under way, of servers that p does not ask
+// any more: what they sent back is no question of ours from now on.
+func (l *loops) keep(p *Policy) {
+	gone := func(side, server string) bool {
+		return !slices.ContainsFunc(p.loopable(side), func(ex upstream.Exchanger) bool { return ex.String() == server })
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for token, t := range l.tests {
+		if gone(t.Side, t.Server) {
+			delete(l.tests, token)
+		}
+	}
+	for key := range l.found {
+		if gone(key.side, key.server) {
+			delete(l.found, key)
+		}
+	}
+	l.known.Store(int32(len(l.found)))
+	clear(l.tested) // a new server may loop as well
+}
+
+// loopable returns the servers that a side's questions go to.
+func (p *Policy) loopable(side string) []upstream.Exchanger {
+	all := upstream.Members(p.Sides[side].Exchanger)
+	if side == Foreign {
+		all = append(all, upstream.Members(p.Auto.Judge)...)
+	}
+	return all
 }
 
 // due reports whether side is to be tested now, and if so takes it that it is.
@@ -122,6 +150,12 @@ func (r *Resolver) testLoop(l lookup) {
 		}
 		msg := wire.AppendQuery(nil, dnsname.FQDN(token+"."+strings.TrimPrefix(string(name), ".")).AppendWire(nil), l.qtype, l.do, l.cd, l.options)
 		go func() {
+			// Nobody above this goroutine would keep a panic from ending the process.
+			defer func() {
+				if p := recover(); p != nil {
+					r.log.Error("resolver: panic in the test of a server", "panic", p, "stack", string(debug.Stack()))
+				}
+			}()
 			ctx, cancel := context.WithTimeout(context.Background(), loopPatience)
 			defer cancel()
 			server.Exchange(ctx, upstream.Query{Msg: msg}) // what it says is of no interest

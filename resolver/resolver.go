@@ -255,6 +255,7 @@ func New(c Config) *Resolver {
 // lives for as long as the new policy keeps answers.
 func (r *Resolver) Swap(p *Policy) {
 	old := r.policy.Swap(p.identified())
+	r.flights.loops.keep(p)
 	p.Keep.relife(r.cache, old.Keep)
 	r.sealed.Generation().Advance()
 }
