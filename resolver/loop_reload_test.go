@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -66,14 +67,14 @@ func TestReloadForgetsTheLoopsOfServersThatWent(t *testing.T) {
 // answer.
 func TestPanicInTheTestOfAServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tests := 0
+		var tests atomic.Int32
 		server := serverOf("10.0.0.9", func(ctx context.Context, q upstream.Query) (upstream.Reply, error) {
 			var m dns.Msg
 			if err := m.Unpack(q.Msg); err != nil {
 				t.Error(err)
 			}
 			if m.Question[0].Name != "www.example.com." {
-				tests++
+				tests.Add(1)
 				panic("a bug")
 			}
 			<-time.After(time.Second)
@@ -86,8 +87,8 @@ func TestPanicInTheTestOfAServer(t *testing.T) {
 			t.Errorf("the answer is %s", d.RCode)
 		}
 		<-time.After(15 * time.Second)
-		if tests != 1 {
-			t.Errorf("%d tests", tests)
+		if n := tests.Load(); n != 1 {
+			t.Errorf("%d tests", n)
 		}
 	})
 }
