@@ -59,6 +59,7 @@ func TestReadme(t *testing.T) {
 		"/etc/smartdns/accelerated-domains.china.conf": "server=/a.cn/114.114.114.114\n",
 		"/etc/smartdns/gfwlist.txt":                    "W0F1dG9Qcm94eSAwLjIuOV0KfHxnb29nbGUuY29tCkBAfHxkbC5nb29nbGUuY29tCg==\n",
 		"/etc/smartdns/ads.hosts":                      "127.0.0.1 localhost\n0.0.0.0 ads.example.com\n",
+		"/etc/smartdns/office-nets.txt":                "198.51.100.0/24\n",
 		"/etc/smartdns/delegated-ripencc-latest":       "2|ripencc|20260214|1|19830613|20260213|+1000\nripencc|IR|ipv4|2.144.0.0|262144|20100101|allocated\n",
 	} {
 		w.inGateway("install -D /dev/stdin " + file + " <<'EOF'\n" + text + "EOF")
