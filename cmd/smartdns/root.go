@@ -53,7 +53,7 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	}{
 		{"Set up and run:", []*cobra.Command{a.initCommand(), a.configCommand(), a.checkCommand(), a.planCommand(), a.runCommand(), a.reloadCommand(), a.cleanupCommand()}},
 		{"As wg-quick:", []*cobra.Command{a.upCommand(), a.downCommand(), a.saveCommand(), a.stripCommand()}},
-		{"See and explain:", []*cobra.Command{a.statusCommand(), a.queryCommand(), a.routeCommand(), a.diffCommand()}},
+		{"See and explain:", []*cobra.Command{a.doctorCommand(), a.statusCommand(), a.queryCommand(), a.routeCommand(), a.diffCommand()}},
 		{"What it has learned:", []*cobra.Command{a.marksCommand(), a.verdictsCommand(), a.cacheCommand(), a.listsCommand()}},
 		{"Keys:", []*cobra.Command{a.genkeyCommand(), a.pubkeyCommand(), a.genpskCommand()}},
 		{helpTitle, []*cobra.Command{a.labCommand(), a.versionCommand(), completionCommand(root, a.out)}},

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"smartdns/daemon"
+	"smartdns/web/api"
+)
+
+func (a *app) doctorCommand() *cobra.Command {
+	return a.withJSON(&cobra.Command{
+		Use:   "doctor",
+		Short: "what on this host would get in the way, and the fix",
+		Long:  "Looks for what on this host would get in the way: firewalls and rules of others,\nwho has port 53, what the kernel lacks, the configuration, lists, files of keys,\nthe clock, disk and memory. Below each finding is a command or a line of the\nfile that mends it. Changes nothing, and needs no daemon. Exit 1 if\na finding breaks something.",
+		Args:  usage(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			d := daemon.Doctor(c.Context(), a.options())
+			return errors.Join(show(a, d, a.out.diagnosis), no(d.Fine))
+		},
+	})
+}
+
+// diagnosis prints each finding with its fix below it.
+func (p printer) diagnosis(d api.Diagnosis) {
+	for _, f := range d.Findings {
+		p.condition(api.Condition{Severity: f.Severity, What: f.What, Fix: f.Fix})
+	}
+	if len(d.Findings) == 0 {
+		p.line(p.good("fine"), "")
+	}
+}

@@ -1,0 +1,137 @@
+package daemon
+
+import (
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"smartdns/lab/netnstest"
+	"smartdns/routing"
+	"smartdns/web/api"
+)
+
+func healthy() host {
+	return host{
+		now: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC), listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53")},
+		config: configFacts{tunnels: []routing.Path{"wg0"}},
+		space:  spaceFacts{state: "/var/lib/smartdns", disk: 1 << 30, memory: 1 << 30},
+	}
+}
+
+func TestDoctorJudges(t *testing.T) {
+	at := func(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+	rule := `"ip rule pref 100 lookup 200" comes before our rules`
+	for name, c := range map[string]struct {
+		change func(*host)
+		want   string // severity, text and fix: parts of them
+	}{
+		"nothing":       {func(*host) {}, ""},
+		"stub listener": {func(h *host) { h.sockets = []socket{{Addr: at("0.0.0.0:53"), PID: 7, Name: "systemd-resolve"}} }, "error|taken by systemd-resolve (process 7)|DNSStubListener=no"},
+		"the other one": {func(h *host) { h.sockets = []socket{{Addr: at("[::]:53"), PID: 7, Name: "smartdns"}} }, "error|another program of this name|systemctl disable --now smartdns"},
+		"nobody's":      {func(h *host) { h.sockets = []socket{{Addr: at("127.0.0.1:53")}} }, "error|may not look at|ss -lnp"},
+		"other address": {func(h *host) { h.sockets = []socket{{Addr: at("127.0.0.53:53"), PID: 7, Name: "systemd-resolve"}} }, ""},
+		"ourselves":     {func(h *host) { h.running = true; h.sockets = []socket{{Addr: at("127.0.0.1:53"), PID: 7}} }, ""},
+		"rule first":    {func(h *host) { h.conflicts = []routing.Condition{{Kind: routing.ForeignRuleFirst, Text: rule}} }, "warning|comes before|ip rule del pref 100 lookup 200"},
+		"other WireGuard": {func(h *host) {
+			h.links = []routing.Iface{{Link: routing.Link{Name: "wg9", Up: true}, Kind: "wireguard"}}
+		}, "warning|wg9|wg-quick down wg9"},
+		"our WireGuard": {func(h *host) {
+			h.links = []routing.Iface{{Link: routing.Link{Name: "wg0", Up: true}, Kind: "wireguard"}}
+		}, ""},
+		"flowtable":     {func(h *host) { h.flow = []string{"inet fw4 ft"} }, "warning|past our marks|nft delete flowtable inet fw4 ft"},
+		"open key":      {func(h *host) { h.files = []fileFacts{{path: "/k", mode: 0o644}} }, "warning|0644|chmod 0600 /k"},
+		"others' key":   {func(h *host) { h.files = []fileFacts{{path: "/k", mode: 0o600, uid: 5}} }, "warning|user 5|chown root /k"},
+		"asks the dead": {func(h *host) { h.config.system, h.config.asked = true, true }, "error|no daemon|smartdns run"},
+		"resolved's":    {func(h *host) { h.config.resolver = "systemd-resolved" }, "warning|systemd-resolved|system = true"},
+		"clock":         {func(h *host) { h.built = h.now.AddDate(1, 0, 0) }, "error|2026-03-01|date -s @"},
+		"old list":      {func(h *host) { h.config.lists = []api.List{{Name: "cn", Entries: 1, Date: "2025-01-01"}} }, "warning|424 days|[list.cn]"},
+		"empty list":    {func(h *host) { h.config.lists = []api.List{{Name: "cn", Source: "f"}} }, "warning|cn is empty|smartdns reload"},
+		"disk":          {func(h *host) { h.space.disk = 1 << 20 }, "error|1 MiB are left|df -h"},
+		"memory":        {func(h *host) { h.space.memory = 1 << 20 }, "warning|memory is short|"},
+	} {
+		h := healthy()
+		c.change(&h)
+		got := diagnose(h)
+		if c.want == "" {
+			if len(got) > 0 {
+				t.Errorf("%s: %+v", name, got)
+			}
+			continue
+		}
+		want := strings.Split(c.want, "|")
+		if len(got) != 1 || got[0].Severity != want[0] || !strings.Contains(got[0].What, want[1]) || !strings.Contains(got[0].Fix, want[2]) {
+			t.Errorf("%s: %+v, want %q", name, got, want)
+		}
+	}
+}
+
+// On a kernel that holds what a ufw and a wg-quick leave and with somebody on port 53, each is found;
+// nothing is left behind.
+func TestDoctorFindsWhatIsThere(t *testing.T) {
+	netnstest.Require(t, "nft", "ip")
+	dir := t.TempDir()
+	key := filepath.Join(dir, "wg0.conf")
+	file := filepath.Join(dir, "smartdns.toml")
+	for path, text := range map[string]string{
+		key:  "[Interface]\nPrivateKey = YAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\nAddress = 10.9.0.2/24\n[Peer]\nPublicKey = xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\nAllowedIPs = 0.0.0.0/0\nEndpoint = 192.0.2.1:51820\n",
+		file: "[listen]\nlan = [\"lan0\"]\n[tunnel.wg0]\nconfig = \"" + key + "\"\n",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	netnstest.Do(t, netnstest.New(t), func() {
+		sh := func(line string) string {
+			out, err := exec.Command("sh", "-c", line).CombinedOutput()
+			if err != nil {
+				t.Errorf("%s: %v\n%s", line, err, out)
+			}
+			return string(out)
+		}
+		sh(`ip link set lo up
+ip link add lan0 type veth peer name lan1
+ip addr add 192.168.8.1/24 dev lan0
+ip link set lan0 up
+ip rule add pref 100 lookup 51820
+ip route add default dev lan0 table 51820
+nft 'table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; ct state established accept; }; }'`)
+		c, err := net.ListenPacket("udp", "127.0.0.1:53")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		const all = "nft list ruleset; ip rule; ip -6 rule; ip -d link; ip route show table all"
+		before := sh(all)
+		d := Doctor(t.Context(), Options{Config: file, Dirs: Dirs{Run: filepath.Join(dir, "run"), State: filepath.Join(dir, "state")}, Log: slog.New(slog.DiscardHandler)})
+		if after := sh(all); after != before {
+			t.Errorf("the kernel was\n%s\nand is\n%s", before, after)
+		}
+		if entries, err := os.ReadDir(dir); err != nil || len(entries) != 2 {
+			t.Errorf("files were made: %v, %v", entries, err)
+		}
+		for _, want := range []string{"port 53 of 127.0.0.1 is taken by ", "chain ip filter FORWARD drops", `"ip rule pref 100 lookup 51820" comes before`} {
+			if !slices.ContainsFunc(d.Findings, func(f api.Finding) bool { return strings.Contains(f.What, want) && f.Fix != "" }) {
+				t.Errorf("not found: %s", want)
+			}
+		}
+		if d.Fine {
+			t.Error("it is all fine")
+		}
+		for _, f := range d.Findings {
+			if strings.Contains(f.What, "reading ") || strings.Contains(f.What, "trying the kernel") || strings.Contains(f.What, "does not take") {
+				t.Errorf("the trial failed: %s", f.What)
+			}
+		}
+		if t.Failed() {
+			t.Logf("%+v", d)
+		}
+	})
+}

@@ -1,0 +1,250 @@
+package daemon
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"smartdns/configs"
+	"smartdns/nft"
+	"smartdns/routing"
+	"smartdns/routing/hostdns"
+	"smartdns/routing/linux"
+	"smartdns/web/api"
+)
+
+// examine looks at this host, and changes nothing.
+func examine(ctx context.Context, o Options) host {
+	h := host{now: time.Now(), built: buildDate(), sockets: socketsAt(dnsPort), running: alive(o.Dirs)}
+	h.space = spaceOf(o.Dirs.State)
+	if c, ok := readFlows(conntrackDir).condition(); ok {
+		h.found = append(h.found, api.Finding{Severity: c.Severity, What: c.What, Fix: c.Fix})
+	}
+	r, err := Check(o)
+	h.config.warnings = r.Warnings
+	if err != nil {
+		h.config.errors = strings.Split(err.Error(), "\n")
+	}
+	p, err := Load(o)
+	if err != nil { // Check has said so; where it stands, we look all the same
+		c, err := LoadConfig(o.Config)
+		if err != nil {
+			c = configs.Default()
+		}
+		h.listen = c.Listen.DNS
+		return h
+	}
+	c := p.Config
+	h.config.lists, h.config.tunnels, h.config.system = p.allLists(), paths(p), c.Listen.System
+	var ours []netip.Addr
+	for _, a := range c.Listen.DNS {
+		if a.Port() == dnsPort {
+			ours = append(ours, a.Addr())
+		}
+	}
+	h.config.asked, h.config.resolver = hostdns.Asks(resolvConf, ours...), resolverOf()
+	h.listen = c.Listen.DNS
+	for _, t := range p.Tunnels {
+		h.secret(t.Config)
+	}
+	if c.Listen.Key != "" {
+		h.secret(c.Listen.Key)
+	}
+	h.failed("reading links, routes and rules", h.look(ctx, o, p))
+	return h
+}
+
+// failed adds what could not be looked at.
+func (h *host) failed(doing string, err error) {
+	if err != nil {
+		f := api.Finding{Severity: severityError, What: doing + ": " + err.Error()}
+		if errors.Is(err, os.ErrPermission) {
+			f.Fix = "sudo smartdns doctor"
+		}
+		h.found = append(h.found, f)
+	}
+}
+
+// look reads the kernel and compares it with what p asks for.
+func (h *host) look(ctx context.Context, o Options, p *Parts) error {
+	k, err := linux.Open(filepath.Join(o.Dirs.Run, sysctlsName))
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	have, facts, err := k.Observe(ctx, nil)
+	if err != nil {
+		return err
+	}
+	l, err := p.intended(o, have, facts)
+	if err != nil {
+		return err
+	}
+	h.links, h.listen = facts.Links, l.listen
+	if len(p.Tunnels) == 0 {
+		return nil
+	}
+	h.conflicts = routing.Conflicts(p.input(l), facts)
+	if !facts.IPv6 {
+		h.found = append(h.found, api.Finding{Severity: severityWarning, Fix: "sysctl -w net.ipv6.conf.all.disable_ipv6=0",
+			What: "the kernel has no IPv6: names get no use from their AAAA answers"})
+	}
+	h.failed("trying the kernel", h.tryKernel(ctx, o, p, l))
+	h.failed("reading nftables", withTable(ctx, func(t *nft.Table) error {
+		flow, err := t.Flowtables(ctx)
+		h.flow = flow
+		lan := p.Config.Listen.LAN
+		for _, path := range paths(p) {
+			if err != nil || len(lan) == 0 {
+				break
+			}
+			var gates []nft.Gate
+			gates, err = t.Gates(ctx, path, lan)
+			for _, g := range gates {
+				h.found = append(h.found, api.Finding{Severity: severityError, Fix: strings.Join(g.Fix(), "; "),
+					What: fmt.Sprintf("chain %s drops what goes from the LAN to %s: our accept does not overrule it", g, path)})
+			}
+		}
+		return err
+	}))
+	return nil
+}
+
+// tryKernel loads our table and makes a tunnel in a network namespace of its
+// own, which ends with the thread that is in it.
+func (h *host) tryKernel(ctx context.Context, o Options, p *Parts, l live) error {
+	done := make(chan error)
+	var found []api.Finding
+	go func() {
+		runtime.LockOSThread() // and never unlocks: the thread ends with the goroutine
+		done <- func() error {
+			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+				return fmt.Errorf("making a network namespace to try things in: %w", err)
+			}
+			err := withTable(ctx, func(t *nft.Table) error {
+				_, err := t.Set(ctx, p.ruleset(l))
+				return err
+			})
+			if err != nil {
+				found = append(found, api.Finding{Severity: severityError, Fix: "modprobe -a nf_tables nft_ct nf_conntrack", What: "this kernel does not take our nftables table: " + err.Error()})
+			}
+			k, err := linux.Open(filepath.Join(o.Dirs.Run, sysctlsName))
+			if err != nil {
+				return err
+			}
+			defer k.Close()
+			err = k.AddWireGuard("smartdns-try")
+			if _, tun := os.Stat("/dev/net/tun"); errors.Is(err, unix.EOPNOTSUPP) && tun != nil {
+				found = append(found, api.Finding{Severity: severityError, Fix: "modprobe -a wireguard tun", What: "no tunnel can be made: this kernel has neither WireGuard nor /dev/net/tun"})
+			} else if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+				return err
+			}
+			return nil
+		}()
+	}()
+	err := <-done
+	h.found = append(h.found, found...)
+	return err
+}
+
+// secret notes how a file with a key is protected.
+func (h *host) secret(path string) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return // Check has said so
+	}
+	f := fileFacts{path: path, mode: info.Mode()}
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		f.uid = s.Uid
+	}
+	h.files = append(h.files, f)
+}
+
+// alive reports whether a daemon answers at the control socket.
+func alive(d Dirs) bool {
+	_, err := api.Dial(filepath.Join(d.Run, SocketName)).Status(context.Background())
+	return err == nil
+}
+
+// resolverOf says who writes resolv.conf, "" where nothing shows.
+func resolverOf() string {
+	to, _ := filepath.EvalSymlinks(resolvConf)
+	text, _ := os.ReadFile(resolvConf)
+	switch head := string(text); {
+	case strings.HasPrefix(to, "/run/systemd/resolve/") || strings.Contains(head, "systemd-resolved"):
+		return "systemd-resolved"
+	case strings.HasPrefix(to, "/run/NetworkManager/") || strings.Contains(head, "NetworkManager"):
+		return "NetworkManager"
+	case strings.HasPrefix(to, "/run/resolvconf/") || strings.Contains(head, "resolvconf(8)"):
+		return "resolvconf"
+	case strings.Contains(head, "Tailscale") || strings.Contains(head, "tailscale"):
+		return "tailscale"
+	}
+	return ""
+}
+
+// buildDate is the day of the source that the program was built from.
+func buildDate() time.Time {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return time.Time{}
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.time" {
+			t, _ := time.Parse(time.RFC3339, s.Value)
+			return t
+		}
+	}
+	return time.Time{}
+}
+
+// spaceOf says how much room there is in dir, or where it will be made, and in
+// memory.
+func spaceOf(dir string) spaceFacts {
+	s := spaceFacts{state: dir, memory: memoryAvailable(), disk: 1 << 62}
+	at := dir
+	for {
+		if _, err := os.Stat(at); !errors.Is(err, os.ErrNotExist) || at == filepath.Dir(at) {
+			break
+		}
+		at = filepath.Dir(at)
+	}
+	if err := unix.Access(at, unix.W_OK); err != nil {
+		s.err = err.Error()
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(at, &fs); err == nil {
+		s.disk = uint64(fs.Bavail) * uint64(fs.Bsize)
+	}
+	return s
+}
+
+// memoryAvailable returns the bytes that a program can get without swapping.
+func memoryAvailable() uint64 {
+	const unknown = 1 << 62
+	f, err := os.Open("/proc/meminfo")
+	if err != nil {
+		return unknown
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if w := strings.Fields(lines.Text()); len(w) >= 2 && w[0] == "MemAvailable:" {
+			if n, err := strconv.ParseUint(w[1], 10, 64); err == nil {
+				return n << 10
+			}
+		}
+	}
+	return unknown
+}
