@@ -347,7 +347,7 @@ func TestKeysAreNowhere(t *testing.T) {
 		}
 	}
 	for _, args := range []string{
-		"status", "status --json", "query www.example.com", "query www.example.com --json", "query www.corp.example", "query www.corp.example --json", "cache", "cache list", "verdicts", "diff", "route 93.184.216.34 --json", "marks", "plan --sets",
+		"status", "status --json", "doctor --json", "query www.example.com", "query www.example.com --json", "query www.corp.example", "query www.corp.example --json", "cache", "cache list", "verdicts", "diff", "route 93.184.216.34 --json", "marks", "plan --sets",
 		"plan --json", "check", "check --json", "config --effective", "config --json", "reload",
 	} {
 		out, err := w.cli(append(strings.Fields(args), "-v")...)
