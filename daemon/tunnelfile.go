@@ -37,7 +37,7 @@ func ReadTunnelFile(path string) (TunnelFile, error) {
 	for _, p := range c.Peers {
 		say("%s", peerText(p))
 	}
-	for _, n := range c.Notes() {
+	for _, n := range slices.Concat(c.Notes(), c.HookNotes()) {
 		t.Ignored = append(t.Ignored, n.String())
 	}
 	if len(c.Peers) > 0 && !carriesAll(c) {

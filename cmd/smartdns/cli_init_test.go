@@ -98,10 +98,11 @@ func TestInitRefusesATunnelThatCannotBe(t *testing.T) {
 
 func TestInitUsage(t *testing.T) {
 	for args, want := range map[string]string{
-		"init x":                           "--from",
-		"init -c a -o b":                   "one of them",
-		"init --home IR -o -":              "--home-file",
-		"init --home-file /etc/hosts -o -": "--home",
+		"init x":              "--from",
+		"init -c a -o b":      "one of them",
+		"init --home IR -o -": "--home-file",
+		"init --home IR --home-file /etc/hosts -o -": "--domestic",
+		"init --home-file /etc/hosts -o -":           "--home",
 	} {
 		if code, out, errs := command(t, strings.Fields(args)...); code != exitUsage || out != "" || !strings.Contains(errs, want) {
 			t.Errorf("%s: exit %d\n%s%s", args, code, out, errs)
@@ -114,12 +115,12 @@ func TestInitOfAnotherHome(t *testing.T) {
 	dir := t.TempDir()
 	prefixes := write(t, dir, "ir.txt", "2.144.0.0/14\n5.22.0.0/17\n", 0o644)
 	out := filepath.Join(dir, "smartdns.toml")
-	code, text, errs := command(t, "init", "--home", "ir", "--home-file", prefixes, "-o", out)
+	code, text, errs := command(t, "init", "--home", "ir", "--home-file", prefixes, "--domestic", "192.168.8.1", "-o", out)
 	if code != exitYes {
 		t.Fatalf("exit %d\n%s%s", code, text, errs)
 	}
 	c, err := configs.Load(out)
-	if err != nil || c.Decide.Home != "IR" || len(c.Geo.Sources) != 2 || len(c.Warnings()) > 0 {
+	if err != nil || c.Decide.Home != "IR" || len(c.Geo.Sources) != 2 || c.Sides[0].Servers[0].Text != "192.168.8.1" || len(c.Warnings()) > 0 {
 		t.Errorf("%+v %v", c, err)
 	}
 }

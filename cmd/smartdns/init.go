@@ -50,6 +50,7 @@ func (a *app) initCommand() *cobra.Command {
 	g.StringArrayVar(&f.Listen, "listen", nil, "an `ADDRESS` to serve DNS at (127.0.0.1 and ::1 if not given)")
 	g.StringVar(&f.Home, "home", "", "the `COUNTRY` that is home, as its two letters (CN if not given)")
 	g.StringVar(&f.HomeFile, "home-file", "", "its prefixes, or an mmdb: a `FILE` that every other country than CN needs")
+	g.StringArrayVar(&f.Domestic, "domestic", nil, "a `SERVER` to ask for names at home, which every other country than CN needs; more may follow")
 	g.BoolVar(&f.System, "system", false, "this host asks smartdns, too: resolv.conf is written while it runs")
 	g.StringVarP(&f.output, "output", "o", "", "write this `FILE`, or - to print it; "+daemon.DefaultConfig+" or that of -c if not given")
 	g.BoolVar(&f.force, "force", false, "replace what is there, and keep it as .old")
@@ -115,7 +116,7 @@ func (a *app) init(c *cobra.Command, f initFlags) error {
 
 // asks reports whether there is somebody to ask, and nothing was said.
 func asks(c *cobra.Command, f initFlags) bool {
-	for _, flag := range []string{"from", "tunnel", "lan", "listen", "home", "home-file", "system", "json"} {
+	for _, flag := range []string{"from", "tunnel", "lan", "listen", "home", "home-file", "domestic", "system", "json"} {
 		if c.Flags().Changed(flag) {
 			return false
 		}
@@ -149,6 +150,8 @@ func (f *initFlags) absolute() ([]api.InitTunnel, error) {
 	switch {
 	case abroad && f.HomeFile == "":
 		return nil, usageError{fmt.Errorf("--home %s needs --home-file FILE, a list of its prefixes or an mmdb: only those of CN are part of the program", f.Home)}
+	case abroad && len(f.Domestic) == 0 && len(f.from) == 0:
+		return nil, usageError{fmt.Errorf("--home %s needs --domestic SERVER, a resolver in that country, such as the provider's: those of the program are in CN", f.Home)}
 	case f.HomeFile != "" && !abroad:
 		return nil, usageError{errors.New("--home-file goes with --home COUNTRY")}
 	}

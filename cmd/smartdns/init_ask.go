@@ -141,7 +141,8 @@ func (q questions) ask(a *draft.Answers, host facts) error {
 	return q.home(a)
 }
 
-// home asks for the country, and for its prefixes where it is not the usual one.
+// home asks for the country, and for its prefixes and servers where it is not
+// the usual one.
 func (q questions) home(a *draft.Answers) error {
 	home := ""
 	if err := q.one("The country that is home, as its two letters", "CN", func(s string) error {
@@ -153,11 +154,17 @@ func (q questions) home(a *draft.Answers) error {
 	}); err != nil || home == "CN" {
 		return err
 	}
-	return q.one("A file of the prefixes of "+home+", or an mmdb", "", func(s string) error {
-		if _, err := os.Stat(s); err != nil {
-			return err
-		}
-		return q.holds(a, func(x *draft.Answers) { x.Home, x.HomeFile = home, s })
+	var file string
+	if err := q.one("A file of the prefixes of "+home+", or an mmdb", "", func(s string) error {
+		file = s
+		_, err := os.Stat(s)
+		return err
+	}); err != nil {
+		return err
+	}
+	return q.one("Servers in "+home+" to ask for names at home, such as the provider's", "", func(s string) error {
+		servers := strings.Fields(strings.ReplaceAll(s, ",", " "))
+		return q.holds(a, func(x *draft.Answers) { x.Home, x.HomeFile, x.Domestic = home, file, servers })
 	})
 }
 

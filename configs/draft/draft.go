@@ -20,6 +20,7 @@ type Answers struct {
 	Listen   []string // addresses of DNS; none: the default ones
 	Home     string   // the country that is home; "": the default one
 	HomeFile string   // the whole path of its prefixes, or of an mmdb; needed for every other home
+	Domestic []string // the servers of the domestic side; none: those of the program, which are in CN
 	System   bool     // this host asks us
 }
 

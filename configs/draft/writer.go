@@ -76,7 +76,15 @@ type rule struct {
 type records struct{ lines, hosts []*entry }
 
 func newWriter(o Options) *writer {
-	return &writer{options: o, last: rule{match: []string{"*"}, ask: configs.AskAuto}}
+	w := &writer{options: o, last: rule{match: []string{"*"}, ask: configs.AskAuto}}
+	if len(o.Domestic) > 0 {
+		var servers []*entry
+		for _, s := range o.Domestic {
+			servers = append(servers, quoted(s))
+		}
+		w.newSide(configs.SideDomestic, side{servers: servers, comment: "Who is asked for names at home."})
+	}
+	return w
 }
 
 // page lays out all that was collected.
