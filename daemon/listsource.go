@@ -126,8 +126,8 @@ func (p *Parts) unknownList(err error) error {
 	return api.BadRequest(fmt.Sprintf("no list %q is fetched (there are %s)", string(unknown), strings.Join(names, ", ")))
 }
 
-func (e *engine) rollbackList(ctx context.Context, name string) (api.Done, error) {
-	v, err := e.data.updates.Rollback(ctx, name)
+func (e *engine) rollbackList(_ context.Context, name string) (api.Done, error) {
+	v, err := e.data.updates.Rollback(name)
 	if err != nil {
 		return api.Done{}, e.shown.Load().parts.unknownList(err)
 	}

@@ -42,6 +42,7 @@ type guard struct {
 // by https to the mirror's own site or to another mirror's.
 func (g guard) redirect(req *http.Request, via []*http.Request) error {
 	first, to := via[0].URL, req.URL
+	req.Header.Del("Referer") // a query is a secret between the user and the first host
 	switch {
 	case len(via) > maxRedirects:
 		return fmt.Errorf("more than %d redirects", maxRedirects)

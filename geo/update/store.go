@@ -254,6 +254,17 @@ func (r record) with(v Version) record {
 	return r
 }
 
+// of returns r as it was before an update that ended between writing it and the
+// content: what the mirror said was about that content, and c is what is there.
+func (r record) of(c Copy) record {
+	if !c.Known || r.Versions[0].SHA256 == c.Version.SHA256 {
+		return r
+	}
+	r = r.with(c.Version)
+	r.ETag, r.LastModified, r.Checked = "", "", time.Time{}
+	return r
+}
+
 // errNoPrevious means that there is nothing to go back to.
 var errNoPrevious = errors.New("there is no previous version to go back to")
 
@@ -306,8 +317,13 @@ func (s store) mend() string {
 		}
 		return fmt.Sprintf("%v; it lies at %s now", err, aside)
 	}
-	_, known, err := s.identify(currentName, r)
+	v, known, err := s.identify(currentName, r)
 	switch {
+	case err == nil && known && r.Versions[0].SHA256 != v.SHA256:
+		if err := s.write(r.of(Copy{Version: v, Known: true})); err != nil {
+			return err.Error()
+		}
+		return ""
 	case err == nil && (known || len(r.Versions) == 0):
 		return ""
 	case errors.Is(err, fs.ErrNotExist):

@@ -79,6 +79,9 @@ type attempt struct {
 	force bool // take what a person wants all the same
 	told  func(Progress)
 
+	failures int  // before it, where the record could not be written
+	unsaved  bool // nor could it be after it
+
 	store   store
 	record  record
 	current Copy
@@ -98,7 +101,9 @@ func (a *attempt) run(ctx context.Context) (changed bool, err error) {
 	defer cancel()
 	a.store = storeOf(a.opts.Dir, a.list.Name)
 	a.record, _ = a.store.read() // a damaged one has nothing to say; mend has reported it
+	a.record.Failures = max(a.record.Failures, a.failures)
 	a.current = Stored(a.opts.Dir, a.list.Name)
+	a.record = a.record.of(a.current)
 	g := guard{mirrors: a.list.URLs, path: a.list.Path, private: a.opts.Private}
 	client, done := g.client(a.opts.Roots)
 	defer done()
@@ -115,7 +120,7 @@ func (a *attempt) run(ctx context.Context) (changed bool, err error) {
 			return true, nil
 		case errors.Is(err, errSame), errors.Is(err, errLeft):
 			a.settled()
-			return false, a.store.write(a.record)
+			return false, a.save()
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", shown(from), err))
 		if ctx.Err() != nil {
@@ -125,7 +130,13 @@ func (a *attempt) run(ctx context.Context) (changed bool, err error) {
 	err = errors.Join(errs...)
 	_, gated := errors.AsType[gatedError](err)
 	a.record.Failures, a.record.Error, a.record.Gated = a.record.Failures+1, err.Error(), gated
-	return false, errors.Join(err, a.store.write(a.record))
+	return false, errors.Join(err, a.save())
+}
+
+func (a *attempt) save() error {
+	err := a.store.write(a.record)
+	a.unsaved = err != nil
+	return err
 }
 
 // share asks one of so many mirrors that are left, in its part of the time that
@@ -162,7 +173,7 @@ func (a *attempt) from(ctx context.Context, from *url.URL) error {
 	if answer.unchanged {
 		return errSame
 	}
-	next := a.record
+	was, next := a.record, a.record
 	next.URL, next.ETag, next.LastModified = from.String(), answer.etag, answer.lastModified
 	err = a.store.replace(func(f *os.File) (record, error) {
 		v, err := a.receive(ctx, f, from, answer)
@@ -179,8 +190,12 @@ func (a *attempt) from(ctx context.Context, from *url.URL) error {
 		a.settled()
 		return a.record, nil
 	})
-	if errors.Is(err, errSame) || errors.Is(err, errLeft) {
+	switch {
+	case errors.Is(err, errSame), errors.Is(err, errLeft):
 		a.record = next // the mirror may be asked about this answer from now on
+	case err != nil:
+		was.Versions = a.record.Versions // the content may have its name already
+		a.record = was
 	}
 	return err
 }

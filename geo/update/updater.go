@@ -19,12 +19,14 @@ type Updater struct {
 
 	mu    sync.Mutex // guards what follows, and the fields of entries
 	lists []*entry   // in the order of the file
+	gone  []*entry   // left the file while they were being updated
 }
 
 // entry is a list and how it stands.
 type entry struct {
 	list     List
 	record   record
+	unsaved  bool // record is newer than what is on disk, where it could not be written
 	copy     Copy
 	previous bool      // there is a version to go back to
 	problem  string    // what was found wrong with what is stored
@@ -63,8 +65,8 @@ func New(life context.Context, o Options) *Updater {
 func (u *Updater) Set(lists []List) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	old := u.lists
-	u.lists = nil
+	old := slices.Concat(u.lists, u.gone)
+	u.lists, u.gone = nil, nil
 	for _, l := range lists {
 		i := slices.IndexFunc(old, func(e *entry) bool { return e.list.Name == l.Name })
 		var e *entry
@@ -82,6 +84,11 @@ func (u *Updater) Set(lists []List) {
 		}
 		e.next = e.due(time.Now())
 		u.lists = append(u.lists, e)
+	}
+	for _, e := range old {
+		if e.running != nil && !slices.Contains(u.lists, e) {
+			u.gone = append(u.gone, e) // its directory is in use: nobody else may begin there
+		}
 	}
 	u.Poke()
 }
@@ -194,6 +201,9 @@ func (u *Updater) start(e *entry, force bool) *run {
 	r := &run{done: make(chan struct{}), progress: Progress{Total: -1}}
 	e.running = r
 	a := &attempt{opts: u.opts, list: e.list, force: force}
+	if e.unsaved {
+		a.failures = e.record.Failures
+	}
 	a.told = func(p Progress) {
 		u.mu.Lock()
 		defer u.mu.Unlock()
@@ -211,14 +221,19 @@ func (u *Updater) start(e *entry, force bool) *run {
 		} else if err != nil && u.life.Err() == nil {
 			u.opts.Log.Warn("a list was not updated", "list", a.list.Name, "err", err)
 		}
-		u.finish(e, r, changed, err)
+		u.finish(e, r, a, changed, err)
 	}()
 	return r
 }
 
-func (u *Updater) finish(e *entry, r *run, changed bool, err error) {
+func (u *Updater) finish(e *entry, r *run, a *attempt, changed bool, err error) {
 	u.mu.Lock()
 	u.look(e)
+	if e.unsaved = a.unsaved; e.unsaved {
+		e.record = a.record
+		e.next = e.due(time.Now())
+	}
+	u.gone = slices.DeleteFunc(u.gone, func(g *entry) bool { return g == e })
 	if changed {
 		e.problem = ""
 	}
@@ -298,7 +313,7 @@ func (u *Updater) find(name string) (*entry, error) {
 
 // Rollback makes the previous content of a list its content, and waits until it
 // is in use. The one that it leaves is not fetched again; a third one will be.
-func (u *Updater) Rollback(ctx context.Context, name string) (Version, error) {
+func (u *Updater) Rollback(name string) (Version, error) {
 	u.mu.Lock()
 	e, err := u.find(name)
 	if err == nil && e.running != nil {
@@ -310,11 +325,12 @@ func (u *Updater) Rollback(ctx context.Context, name string) (Version, error) {
 	}
 	v, err := storeOf(u.opts.Dir, name).rollback()
 	u.look(e)
+	e.unsaved = false
 	u.mu.Unlock()
 	if err != nil {
 		return Version{}, fmt.Errorf("list %s: %w", name, err)
 	}
-	return v, u.opts.Changed(ctx)
+	return v, u.opts.Changed(u.life) // whoever asked may have gone: it is stored, so it is used
 }
 
 // Status is how a list stands.

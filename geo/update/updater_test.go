@@ -50,7 +50,7 @@ func TestOneUpdateOfAListAtATime(t *testing.T) {
 			}
 		})
 		all.Go(func() {
-			if _, err := k.Rollback(t.Context(), "a"); err == nil {
+			if _, err := k.Rollback("a"); err == nil {
 				t.Error("went back during an update")
 			}
 		})
@@ -114,9 +114,9 @@ func TestUnchangedIsAskedForByItsTag(t *testing.T) {
 func TestRollback(t *testing.T) {
 	m := newMirror(t)
 	k := keep(t, m, "https://example.com/list")
-	_, err := k.Rollback(t.Context(), "a")
+	_, err := k.Rollback("a")
 	errorIs(t, err, "no previous version")
-	_, err = k.Rollback(t.Context(), "b")
+	_, err = k.Rollback("b")
 	errorIs(t, err, `no list "b"`)
 	for n := 10; n < 13; n++ {
 		m.serves("/list", names(n))
@@ -124,7 +124,7 @@ func TestRollback(t *testing.T) {
 			t.Fatal(r.Err)
 		}
 	}
-	v, err := k.Rollback(t.Context(), "a")
+	v, err := k.Rollback("a")
 	if err != nil || v.Summary.Entries != 11 || k.swaps != 4 {
 		t.Fatal(v, err, k.swaps)
 	}
@@ -140,10 +140,10 @@ func TestRollback(t *testing.T) {
 		t.Errorf("and after a restart: %+v", r)
 	}
 	// There and back again.
-	if v, err := k.Rollback(t.Context(), "a"); err != nil || v.Summary.Entries != 12 {
+	if v, err := k.Rollback("a"); err != nil || v.Summary.Entries != 12 {
 		t.Error(v, err)
 	}
-	if v, err := k.Rollback(t.Context(), "a"); err != nil || v.Summary.Entries != 11 {
+	if v, err := k.Rollback("a"); err != nil || v.Summary.Entries != 11 {
 		t.Error(v, err)
 	}
 	m.serves("/list", names(13))
