@@ -76,7 +76,7 @@ func (g *geosite) add(domain []byte) bool {
 	case Keyword:
 		reason = parseKeyword(value, g.out.emit)
 	case Regexp:
-		reason = parseRegexp(value, g.out.emit)
+		reason = g.parseRegexp(value, g.out.emit)
 	case Suffix, Full:
 		reason = g.emit(kind, value, g.out.emit)
 	default:

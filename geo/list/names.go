@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -33,9 +32,10 @@ func Names(r io.Reader) iter.Seq2[Line, error] { return scan(r, new(names).parse
 
 // names parses the rules of one list.
 type names struct {
-	kept strings.Builder
-	addr []byte         // of the last line of a hosts file: most have one for all
-	tlds []dnsname.FQDN // that a list may have whole, besides those of China
+	kept   strings.Builder
+	states int            // of the expressions so far
+	addr   []byte         // of the last line of a hosts file: most have one for all
+	tlds   []dnsname.FQDN // that a list may have whole, besides those of China
 	includes
 }
 
@@ -80,7 +80,7 @@ func (n *names) parse(rule []byte, emit func(Line) bool) string {
 	case Keyword:
 		return parseKeyword(text, emit)
 	case Regexp:
-		return parseRegexp(text, emit)
+		return n.parseRegexp(text, emit)
 	}
 	return n.emit(kind, text, emit)
 }
@@ -131,12 +131,12 @@ func parseKeyword(text []byte, emit func(Line) bool) string {
 	return ""
 }
 
-func parseRegexp(text []byte, emit func(Line) bool) string {
+func (n *names) parseRegexp(text []byte, emit func(Line) bool) string {
 	if len(text) == 0 {
 		return "no expression after regexp:, which would match every name"
 	}
-	if _, err := regexp.Compile(string(text)); err != nil {
-		return err.Error()
+	if reason := n.compiles(string(text)); reason != "" {
+		return reason
 	}
 	emit(Line{Kind: Regexp, Text: string(text)})
 	return ""

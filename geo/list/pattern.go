@@ -2,7 +2,9 @@ package list
 
 import (
 	"bytes"
+	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"strings"
 
 	"smartdns/resolver/dnsname"
@@ -58,8 +60,7 @@ func (n *names) wildcard(kind LineKind, host []byte, emit func(Line) bool) strin
 		return dropAll(host, emit)
 	}
 	expression := start + strings.ReplaceAll(regexp.QuoteMeta(text), `\*`, ".*") + "$"
-	emit(Line{Kind: Regexp, Text: expression})
-	return ""
+	return n.expression(expression, emit)
 }
 
 // schemes are how expressions about URLs begin.
@@ -111,14 +112,41 @@ func cutPath(expression string) (host, path string, whole bool) {
 // expression passes on an expression, which Go may not be able to compile: it
 // has neither look-around nor references back.
 func (n *names) expression(text string, emit func(Line) bool) string {
-	if len(text) > maxExpression {
-		return drop([]byte(text), "a very long expression", emit)
-	}
-	if _, err := regexp.Compile(text); err != nil {
-		return drop([]byte(text), "not an expression of RE2: "+err.Error(), emit)
+	if reason := n.compiles(text); reason != "" {
+		return drop([]byte(text), reason, emit)
 	}
 	emit(Line{Kind: Regexp, Text: text})
 	return ""
 }
 
-const maxExpression = 4096
+// Bounds of expressions. A name in no list is tried against each of them, and a
+// few octets can stand for thousands of states: [a-z]{1000}.
+const (
+	maxExpression = 4096    // octets
+	maxStates     = 2_000   // of one
+	maxAllStates  = 250_000 // of those of one list
+)
+
+// compiles says why an expression cannot be used, if that is so.
+func (n *names) compiles(text string) (reason string) {
+	if len(text) > maxExpression {
+		return "a very long expression"
+	}
+	parsed, err := syntax.Parse(text, syntax.Perl)
+	if err != nil {
+		return "not an expression of RE2: " + err.Error()
+	}
+	program, err := syntax.Compile(parsed.Simplify())
+	if err != nil {
+		return "not an expression of RE2: " + err.Error()
+	}
+	states := len(program.Inst)
+	if states > maxStates {
+		return fmt.Sprintf("an expression of %d states, and %d are the most", states, maxStates)
+	}
+	if n.states+states > maxAllStates {
+		return fmt.Sprintf("more expressions than %d states, which are the most of a list", maxAllStates)
+	}
+	n.states += states
+	return ""
+}
