@@ -27,14 +27,21 @@ type keptFlow struct {
 // keep opens flows from the client and from the gateway to addr.
 func (w *world) keep(addrs ...netip.Addr) []*keptFlow {
 	w.t.Helper()
+	return w.keepAt(443, addrs...)
+}
+
+// keepAt is keep for another port of the servers.
+func (w *world) keepAt(port uint16, addrs ...netip.Addr) []*keptFlow {
+	w.t.Helper()
 	var all []*keptFlow
 	for _, from := range []*lab.Namespace{w.Client, w.Gateway.Namespace} {
 		for _, to := range addrs {
-			s, err := from.Connect(w.context(5*time.Second), port443(to))
+			at := netip.AddrPortFrom(to, port)
+			s, err := from.Connect(w.context(5*time.Second), at)
 			if err != nil {
 				w.t.Fatal(err)
 			}
-			c, err := from.Dial(w.context(5*time.Second), "udp", netip.AddrPort{}, port443(to))
+			c, err := from.Dial(w.context(5*time.Second), "udp", netip.AddrPort{}, at)
 			if err != nil {
 				w.t.Fatal(err)
 			}
@@ -51,7 +58,7 @@ func (w *world) keep(addrs ...netip.Addr) []*keptFlow {
 
 // who asks the server whom it sees.
 func (f *keptFlow) who() (string, error) {
-	if err := f.socket.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+	if err := f.socket.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		return "", err
 	}
 	if _, err := f.socket.Write([]byte("who\n")); err != nil {
