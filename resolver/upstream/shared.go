@@ -160,33 +160,30 @@ type room [wire.MaxUDP + 1]byte
 func (s *sharedSocket) read() {
 	defer s.Conn.Close()
 	in := batch{rooms: &s.home.rooms}
-	var broken error
-	round := func(fd uintptr) bool {
-		n, errno := in.receive(fd)
-		switch {
-		case errno == unix.EAGAIN:
-			return false
-		case errno != 0 && !isICMP(errno):
-			broken = errno
-			return true
-		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if errno != 0 {
-			s.tell(errno)
-		}
-		for i := range n {
-			s.deliver(&in, i)
-		}
-		return true
+	var n int
+	var errno unix.Errno
+	// A socket waits for this function before it closes, which it does under
+	// the lock: nothing here may take that.
+	receive := func(fd uintptr) bool {
+		n, errno = in.receive(fd)
+		return errno != unix.EAGAIN
 	}
 	_ = s.SetReadDeadline(time.Now().Add(s.home.idle))
 	for {
-		if err := s.raw.Read(round); err != nil {
-			broken = err
+		broken := s.raw.Read(receive)
+		if broken == nil && (errno == 0 || isICMP(errno)) {
+			s.mu.Lock()
+			if errno != 0 {
+				s.tell(errno)
+			}
+			for i := range n {
+				s.deliver(&in, i)
+			}
+			s.mu.Unlock()
+			continue
 		}
 		if broken == nil {
-			continue
+			broken = errno
 		}
 		s.mu.Lock()
 		if !os.IsTimeout(broken) || !s.used && len(s.seats) == 0 {
@@ -195,7 +192,7 @@ func (s *sharedSocket) read() {
 			s.mu.Unlock()
 			return
 		}
-		s.used, broken = false, nil
+		s.used = false
 		_ = s.SetReadDeadline(time.Now().Add(s.home.idle))
 		s.mu.Unlock()
 	}
