@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -65,27 +66,27 @@ func TestConntrackNumbersAreTheKernels(t *testing.T) {
 func TestFullConntrackTableIsLoggedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		now := flows{1, 256}
+		var now atomic.Pointer[flows]
+		now.Store(&flows{1, 256})
 		ctx, cancel := context.WithCancel(t.Context())
-		go watchFlows(ctx, func() flows { return now }, slog.New(slog.NewTextHandler(&out, nil)))
-		pass := func() string {
+		go watchFlows(ctx, func() flows { return *now.Load() }, slog.New(slog.NewTextHandler(&out, nil)))
+		pass := func(f flows) string {
 			out.Reset()
+			now.Store(&f)
 			<-time.After(5 * time.Second)
 			synctest.Wait()
 			return out.String()
 		}
-		if got := pass(); got != "" {
+		if got := pass(flows{1, 256}); got != "" {
 			t.Errorf("with room: %s", got)
 		}
-		now = flows{256, 256}
-		if got := pass(); !strings.Contains(got, "WARN") || !strings.Contains(got, "nf_conntrack_max=512") {
+		if got := pass(flows{256, 256}); !strings.Contains(got, "WARN") || !strings.Contains(got, "nf_conntrack_max=512") {
 			t.Errorf("full: %s", got)
 		}
-		if got := pass(); got != "" {
+		if got := pass(flows{256, 256}); got != "" {
 			t.Errorf("still full: %s", got)
 		}
-		now = flows{2, 256}
-		if got := pass(); !strings.Contains(got, "room again") {
+		if got := pass(flows{2, 256}); !strings.Contains(got, "room again") {
 			t.Errorf("with room again: %s", got)
 		}
 		cancel()

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"runtime/debug"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,14 +29,15 @@ func TestCollectorFollowsTheCache(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(100))
 	is := func() int { p := debug.SetGCPercent(100); debug.SetGCPercent(p); return p }
 	synctest.Test(t, func(t *testing.T) {
-		cached := 64 << 20
+		var cached atomic.Int64
+		cached.Store(64 << 20)
 		ctx, cancel := context.WithCancel(t.Context())
-		go followCache(ctx, func() int { return cached })
+		go followCache(ctx, func() int { return int(cached.Load()) })
 		pass := func() { <-time.After(gcEvery + time.Second); synctest.Wait() }
-		if pass(); is() != gcPercent(cached) {
+		if pass(); is() != gcPercent(64<<20) {
 			t.Errorf("with a full cache: %d %%", is())
 		}
-		cached = 0
+		cached.Store(0)
 		if pass(); is() != 100 {
 			t.Errorf("with an empty one: %d %%", is())
 		}

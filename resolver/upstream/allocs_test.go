@@ -42,8 +42,8 @@ func TestAllocationsOfAnExchange(t *testing.T) {
 				}
 			}))
 		}
-		if least > 2 {
-			t.Errorf("%s: %v allocations, want 2", what, least)
+		if least > 3 {
+			t.Errorf("%s: %v allocations, want 2, or 3 under the race detector", what, least)
 		}
 	}
 }
