@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"smartdns/resolver/server"
 	"smartdns/routing"
 	"smartdns/web/api"
 )
@@ -33,7 +34,7 @@ type host struct {
 	conflicts []routing.Condition
 	links     []routing.Iface
 	listen    []netip.AddrPort // where we are to take queries
-	sockets   []socket         // who does at port 53
+	sockets   []server.Holder  // who does at port 53
 	running   bool             // a daemon of ours does
 	flow      []string         // flowtables
 	files     []fileFacts      // that hold secrets

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"smartdns/lab/netnstest"
+	"smartdns/resolver/server"
 	"smartdns/routing"
 	"smartdns/web/api"
 )
@@ -33,12 +34,14 @@ func TestDoctorJudges(t *testing.T) {
 		want   string // severity, text and fix: parts of them
 	}{
 		"nothing":       {func(*host) {}, ""},
-		"stub listener": {func(h *host) { h.sockets = []socket{{Addr: at("0.0.0.0:53"), PID: 7, Name: "systemd-resolve"}} }, "error|taken by systemd-resolve (process 7)|DNSStubListener=no"},
-		"the other one": {func(h *host) { h.sockets = []socket{{Addr: at("[::]:53"), PID: 7, Name: "smartdns"}} }, "error|another program of this name|systemctl disable --now smartdns"},
-		"nobody's":      {func(h *host) { h.sockets = []socket{{Addr: at("127.0.0.1:53")}} }, "error|may not look at|ss -lnp"},
-		"other address": {func(h *host) { h.sockets = []socket{{Addr: at("127.0.0.53:53"), PID: 7, Name: "systemd-resolve"}} }, ""},
-		"ourselves":     {func(h *host) { h.running = true; h.sockets = []socket{{Addr: at("127.0.0.1:53"), PID: 7}} }, ""},
-		"rule first":    {func(h *host) { h.conflicts = []routing.Condition{{Kind: routing.ForeignRuleFirst, Text: rule}} }, "warning|comes before|ip rule del pref 100 lookup 200"},
+		"stub listener": {func(h *host) { h.sockets = []server.Holder{{Addr: at("0.0.0.0:53"), PID: 7, Name: "systemd-resolve"}} }, "error|taken by systemd-resolve (process 7)|DNSStubListener=no"},
+		"the other one": {func(h *host) { h.sockets = []server.Holder{{Addr: at("[::]:53"), PID: 7, Name: "smartdns"}} }, "error|another program of this name|systemctl disable --now smartdns"},
+		"nobody's":      {func(h *host) { h.sockets = []server.Holder{{Addr: at("127.0.0.1:53")}} }, "error|may not look at|ss -lnp"},
+		"other address": {func(h *host) {
+			h.sockets = []server.Holder{{Addr: at("127.0.0.53:53"), PID: 7, Name: "systemd-resolve"}}
+		}, ""},
+		"ourselves":  {func(h *host) { h.running = true; h.sockets = []server.Holder{{Addr: at("127.0.0.1:53"), PID: 7}} }, ""},
+		"rule first": {func(h *host) { h.conflicts = []routing.Condition{{Kind: routing.ForeignRuleFirst, Text: rule}} }, "warning|comes before|ip rule del pref 100 lookup 200"},
 		"other WireGuard": {func(h *host) {
 			h.links = []routing.Iface{{Link: routing.Link{Name: "wg9", Up: true}, Kind: "wireguard"}}
 		}, "warning|wg9|wg-quick down wg9"},

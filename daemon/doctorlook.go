@@ -19,6 +19,7 @@ import (
 
 	"smartdns/configs"
 	"smartdns/nft"
+	"smartdns/resolver/server"
 	"smartdns/routing"
 	"smartdns/routing/hostdns"
 	"smartdns/routing/linux"
@@ -27,7 +28,7 @@ import (
 
 // examine looks at this host, and changes nothing.
 func examine(ctx context.Context, o Options) host {
-	h := host{now: time.Now(), built: buildDate(), sockets: socketsAt(dnsPort), running: alive(o.Dirs)}
+	h := host{now: time.Now(), built: buildDate(), sockets: server.Holders(dnsPort), running: alive(o.Dirs)}
 	h.space = spaceOf(o.Dirs.State)
 	if c, ok := readFlows(conntrackDir).condition(); ok {
 		h.found = append(h.found, api.Finding{Severity: c.Severity, What: c.What, Fix: c.Fix})
