@@ -126,6 +126,7 @@ func TestBadLineSaysWhatWouldBeRight(t *testing.T) {
 		{list.Names, "a.cn", "domian:a.com", `line 2: "domian:a.com": unknown kind of rule: write "domain:", "full:", "keyword:" or "regexp:" before the colon`},
 		{list.Names, "a.cn", "top", `line 2: "top": a whole top-level domain: name what is meant below it, or write the rule in smartdns.toml`},
 		{list.Names, "a.cn", "1.2.3.4", `line 2: "1.2.3.4": an address or a number, not a name: lists of addresses are of their own`},
+		{list.Names, "a.cn", "例.１２", `line 2: "例.１２": an address or a number, not a name: lists of addresses are of their own`},
 		{list.Prefixes, "1.1.1.1", "1.2.3.4/24", `line 2: "1.2.3.4/24": bits are set beyond the prefix length: write 1.2.3.0/24, or 1.2.3.4 alone`},
 		{list.Prefixes, "1.1.1.1", "1.2.3.0/33", `line 2: "1.2.3.0/33": prefix length "33": write a number from 0 to 32`},
 		{list.Prefixes, "1.1.1.1", "example.com", `line 2: "example.com": not an address: write 203.0.113.0/24, 203.0.113.7 or 203.0.113.1-203.0.113.9`},

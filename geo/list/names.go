@@ -203,6 +203,9 @@ func respelled(text []byte) (name dnsname.FQDN, labels int, reason string) {
 	for _, c := range text {
 		if c >= utf8.RuneSelf {
 			name, reason = internationalName(text)
+			if isNumber(lastLabel([]byte(name))) { // fullwidth digits among them
+				return "", 0, aNumber
+			}
 			return name, name.Labels(), reason
 		}
 		if c != '.' && !isNameByte(c) {
