@@ -29,8 +29,10 @@ const (
 	leastHedge = 50 * time.Millisecond
 	mostHedge  = 300 * time.Millisecond
 	// lesson is how long a server that was overtaken may go on, so that it is
-	// known whether it was slow or dead.
-	lesson    = 750 * time.Millisecond
+	// known whether it was slow or dead; glance is enough for one that is known
+	// to be down, which can only surprise.
+	lesson    = enoughToBlame
+	glance    = 750 * time.Millisecond
 	probeTime = 2 * time.Second
 )
 
@@ -44,7 +46,7 @@ const (
 // not asked for a minute, to know its latency, unless the mode is InOrder.
 //
 // All servers together spend at most 6 packets and 3 connections and 5 s on a
-// query. Queries go on for up to 750 ms after Exchange has returned, to learn
+// query. Queries go on for up to 2 s after Exchange has returned, to learn
 // how the slower servers are: Query.Suspect must be safe to call until then,
 // and from several goroutines.
 func Group(members []Exchanger, mode Mode) Exchanger {
@@ -196,9 +198,19 @@ func (g *group) Exchange(ctx context.Context, q Query) (Reply, error) {
 	if ctx.Err() != nil || len(r.running) == 0 {
 		cancel()
 	} else {
-		time.AfterFunc(lesson, cancel)
+		time.AfterFunc(r.lesson(), cancel)
 	}
 	return reply, err
+}
+
+// lesson returns how long the members that were overtaken may go on.
+func (r *round) lesson() time.Duration {
+	for m := range r.running {
+		if m.health.status().Up {
+			return lesson
+		}
+	}
+	return glance
 }
 
 func (r *round) run(ctx context.Context, race bool) (Reply, error) {

@@ -294,3 +294,35 @@ func TestGroupSpendsAtMostSixPackets(t *testing.T) {
 		t.Errorf("%d packets, %d connections", packets, connections)
 	}
 }
+
+// A server whose packets are lost now and then, so that another one overtakes
+// it, is slow and not down: who was not waited for has not failed.
+func TestGroupBlamesNobodyForALostPacket(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, mode := range []upstream.Mode{upstream.Fastest, upstream.Race} {
+			near, _, members := pair()
+			g := upstream.Group(members, mode)
+			timed(t, g)
+			for range 10 {
+				near.delay = 810 * time.Millisecond // sent again
+				timed(t, g)
+				pass(time.Second)
+				near.delay = 10 * time.Millisecond
+				timed(t, g)
+				pass(time.Minute)
+			}
+			if s := upstream.Health(g)[0]; s.Failures != 0 || !s.Up {
+				t.Errorf("mode %d: %+v", mode, s)
+			}
+			near.dead = true
+			for range 10 {
+				timed(t, g)
+				pass(3 * time.Second)
+			}
+			if s := upstream.Health(g)[0]; s.Failures == 0 || s.Up {
+				t.Errorf("mode %d: a server that is silent for good is up: %+v", mode, s)
+			}
+		}
+		pass(10 * time.Second)
+	})
+}

@@ -115,8 +115,10 @@ func (s *server) report() []Status {
 }
 
 // enoughToBlame is how long a server may stay silent before giving up on it
-// says something about the server rather than about who gave up.
-const enoughToBlame = 500 * time.Millisecond
+// says something about the server rather than about who gave up: until a packet
+// was sent three times and a connection not made. One that was lost is no
+// server's fault.
+const enoughToBlame = 2 * time.Second
 
 // settle notes the outcome of an exchange in the server's health.
 func (s *server) settle(ctx context.Context, start time.Time, reply *Reply, err error) {
