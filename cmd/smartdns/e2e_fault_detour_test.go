@@ -19,7 +19,6 @@ const rst = 0x04 // of TCP's flags
 // the tunnel with the far end: what went direct meanwhile does not stay there.
 // Which is why nothing leaks before and after.
 func TestSilentFarEndIsDetoured(t *testing.T) {
-	t.Parallel()
 	w := newWorld(t)
 	w.config = inTable(w.Gateway.Config("tls://8.8.8.8", "8.8.4.4"), "[tunnel.wg0]", `when_down = "direct"`)
 	w.start()

@@ -97,7 +97,6 @@ func TestUplinkGoesAndComesBack(t *testing.T) {
 // the gateway itself; nothing leaves by the uplink, the home side does not
 // notice, and all of it comes back with the far end (SECURITY F-11, L-11).
 func TestSilentFarEndIsBlocked(t *testing.T) {
-	t.Parallel()
 	w := started(t)
 	tr := w.traffic()
 	w.FarEnd.SetSilent(true)

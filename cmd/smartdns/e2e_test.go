@@ -45,7 +45,18 @@ type world struct {
 	daemon *lab.Process
 }
 
+// newWorld makes the lab. The test goes on beside the others that call it: they
+// mostly wait.
 func newWorld(t testing.TB) *world {
+	t.Helper()
+	if t, ok := t.(*testing.T); ok {
+		t.Parallel()
+	}
+	return newWorldAlone(t)
+}
+
+// newWorldAlone is newWorld for a test that changes what all of them see.
+func newWorldAlone(t testing.TB) *world {
 	t.Helper()
 	if why := os.Getenv(envNoLab); why != "" {
 		t.Skip("SKIPPED: " + why)

@@ -36,7 +36,7 @@ func readmeBlocks(t *testing.T) []block {
 // command of it runs: in the lab's gateway, whose /etc is its own, with the
 // block before it as the file.
 func TestReadme(t *testing.T) {
-	w := newWorld(t)
+	w := newWorldAlone(t)
 	exe := filepath.Join(t.TempDir(), "smartdns")
 	if err := os.Symlink(w.exe, exe); err != nil {
 		t.Fatal(err)
