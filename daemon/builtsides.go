@@ -3,6 +3,7 @@ package daemon
 import (
 	"log/slog"
 	"net/netip"
+	"time"
 
 	"smartdns/configs"
 	"smartdns/resolver/upstream"
@@ -46,8 +47,9 @@ type asking struct {
 	marks   marks
 	outlets outlets
 	found   func([]netip.AddrPort) // learns the addresses of servers by name
+	now     func() time.Time       // for certificates; nil: the system's clock
 	log     *slog.Logger
 }
 
 // asking is what sides are built with that carry the marks m.
-func (e *engine) asking(m marks) asking { return asking{m, e.outlets, e.found, e.log} }
+func (e *engine) asking(m marks) asking { return asking{m, e.outlets, e.found, e.clock.Now, e.log} }

@@ -30,7 +30,7 @@ servers = ["10.0.0.53"]
 		if err != nil {
 			t.Fatal(err)
 		}
-		built, err := asking{m, outlets{}, func([]netip.AddrPort) {}, slog.New(slog.DiscardHandler)}.sides(c, known)
+		built, err := asking{m, outlets{}, func([]netip.AddrPort) {}, nil, slog.New(slog.DiscardHandler)}.sides(c, known)
 		if err != nil {
 			t.Fatal(err)
 		}

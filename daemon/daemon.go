@@ -26,4 +26,5 @@ type Options struct {
 	Dirs    Dirs
 	Version string
 	Log     *slog.Logger
+	Clock   Clock // nil: this host's
 }

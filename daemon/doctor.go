@@ -211,7 +211,7 @@ func judgeLists(h host) []api.Finding {
 	if h.now.Add(24 * time.Hour).Before(newest) {
 		all = append(all, api.Finding{
 			Severity: severityError, Fix: "date -s @" + fmt.Sprint(newest.Unix()),
-			What: fmt.Sprintf("the clock says %s, but this program or a list is of %s: certificates will not be valid", h.now.Format(time.DateOnly), newest.Format(time.DateOnly)),
+			What: fmt.Sprintf("the clock says %s, but this program, its last run or a list is of %s: certificates and handshakes will not be valid", h.now.Format(time.DateOnly), newest.Format(time.DateOnly)),
 		})
 	}
 	return all

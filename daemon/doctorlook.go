@@ -28,8 +28,11 @@ import (
 
 // examine looks at this host, and changes nothing.
 func examine(ctx context.Context, o Options) host {
-	h := host{now: time.Now(), built: buildDate(), sockets: server.Holders(dnsPort), running: alive(o.Dirs)}
+	h := host{now: o.clock().Now(), built: buildDate(), sockets: server.Holders(dnsPort), running: alive(o.Dirs)}
 	h.space = spaceOf(o.Dirs.State)
+	if t, err := keptTime(clockFile(o.Dirs).peek); err == nil && t.After(h.built) {
+		h.built = t
+	}
 	if c, ok := readFlows(conntrackDir).condition(); ok {
 		h.found = append(h.found, api.Finding{Severity: c.Severity, What: c.What, Fix: c.Fix})
 	}

@@ -53,6 +53,7 @@ type kernelSide struct {
 	failures  map[string]failure
 	contest   contest
 	noticed   noticed
+	clock     timekeeper
 }
 
 // failure is something that did not work, until it does.
@@ -147,6 +148,7 @@ func (e *engine) loop(ctx context.Context) {
 // converge brings everything to what parts, kernel and tunnels now ask for. A
 // part that fails is a failure until it works; the others go on.
 func (e *engine) converge(ctx context.Context) {
+	e.followClock()
 	if e.routed() {
 		e.syncTunnels(ctx)
 	}
@@ -208,7 +210,7 @@ func (e *engine) failing() bool {
 func (e *engine) live() live {
 	seen := e.routes.Status()
 	l := live{
-		facts: seen.Facts, marks: e.marks, links: map[routing.Path]link{}, marking: e.table != nil,
+		facts: seen.Facts, marks: e.marks, links: map[routing.Path]link{}, marking: e.table != nil, waiting: e.clock.waiting(),
 		forwards: turnedForwardingOn(seen.State), listen: e.server.Addrs(),
 	}
 	for p, t := range e.tunnels {

@@ -20,6 +20,7 @@ type live struct {
 	marking  bool // our nft table is in place
 	forwards opened
 	listen   []netip.AddrPort
+	waiting  bool // for the clock to be set
 }
 
 // opened says for which families it was us who turned forwarding on.
@@ -126,7 +127,7 @@ func (p *Parts) ruleset(l live) nft.Ruleset {
 		Addresses: nft.Addresses{LAN: lanPrefixes(c, l.facts), Home: p.Sets.Home, Lists: p.Sets.Lists},
 		Decide:    p.Sets.Decide,
 		DNS:       nft.DNS{Listen: l.listen},
-		SetSize:   c.Marks.Size,
+		SetSize:   c.Marks.Size, ClockFirst: l.waiting,
 	}
 	if c.Routing.Mode == configs.ModeRoutes {
 		r.Decide = nft.Decide{Default: p.Sets.Decide.Default, Routed: true}

@@ -116,7 +116,7 @@ func (p *Parts) intended(o Options, have routing.State, facts routing.Facts) (li
 		return live{}, err
 	}
 	l, err := p.wanted(facts, shownNumbers(kept, have))
-	l.forwards = p.opens(have)
+	l.forwards, l.waiting = p.opens(have), waitingNow(o)
 	return l, err
 }
 

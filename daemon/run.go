@@ -120,6 +120,7 @@ func newEngine(o Options, parts *Parts) (*engine, error) {
 	e.endpoints = endpoints
 	e.verdicts = openVerdicts(o.Dirs.State, o.Log)
 	e.identity = newIdentity(o)
+	e.clock.open(o)
 	e.hostDNS = hostResolver{opts: o, wake: e.poke}
 	return e, nil
 }
@@ -164,6 +165,7 @@ func (e *engine) serve(ctx context.Context, control net.Listener, hup <-chan os.
 	g.Go(func() error { return e.data.updates.Run(inner) })
 	g.Go(func() error { return e.routes.Run(inner) })
 	g.Go(func() error { e.loop(inner); return nil })
+	g.Go(func() error { e.clock.run(inner, e.clockChanged); return nil })
 	g.Go(func() error { return serveControl(inner, control, web.Handler(e.source())) })
 	g.Go(func() error { e.followSignals(inner, hup); return nil })
 	g.Go(func() error { e.verdicts.run(inner); return nil })
@@ -263,7 +265,7 @@ func (e *engine) observe(ctx context.Context) (routing.State, live, error) {
 	}
 	l := live{facts: facts, marks: e.marks, links: map[routing.Path]link{}, forwards: e.parts.opens(have)}
 	// What a killed run left locked stays locked until our table decides.
-	l.marking = len(have.Rules) > 0
+	l.marking, l.waiting = len(have.Rules) > 0, e.clock.waiting()
 	for _, p := range paths(e.parts) {
 		// Not known to be down: a flow of before waits for the tunnel, and none
 		// goes around it.

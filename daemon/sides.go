@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -82,7 +83,7 @@ func (b asking) sides(c *configs.Config, known builtSides) (builtSides, error) {
 		}
 		build := builder{
 			dial:      func(secret bool) upstream.Dial { return sideDial(s, b.marks, b.outlets, secret) },
-			spoofable: !s.Via.IsTunnel(), found: b.found, log: b.log.With("side", s.Name),
+			spoofable: !s.Via.IsTunnel(), found: b.found, now: b.now, log: b.log.With("side", s.Name),
 		}
 		group, err := build.all(s.Servers, s.Bootstrap)
 		if err != nil {
@@ -156,6 +157,7 @@ type builder struct {
 	dial      func(secret bool) upstream.Dial // secret: nobody can read or forge what it carries
 	spoofable bool
 	found     func([]netip.AddrPort)
+	now       func() time.Time // for certificates; nil: the system's clock
 	log       *slog.Logger
 }
 
@@ -190,7 +192,7 @@ func (b builder) all(servers, bootstrap []configs.Server) ([]upstream.Exchanger,
 		}
 		ex, err := upstream.New(upstream.Config{
 			Scheme: string(s.Scheme), Where: where, Path: s.Path, ServerName: s.ServerName, Pins: pins, Text: s.Text,
-			Dial: b.dial(s.Scheme.Encrypted()), Spoofable: b.spoofable, Logger: b.log,
+			Dial: b.dial(s.Scheme.Encrypted()), Spoofable: b.spoofable, Now: b.now, Logger: b.log,
 		})
 		if err != nil {
 			return nil, err

@@ -82,6 +82,9 @@ func (e *engine) conditions(v *view, s api.Status) []api.Condition {
 	for _, f := range v.fails {
 		all = append(all, api.Condition{Severity: f.severity, What: f.text, Since: f.since})
 	}
+	if e.clock.waiting() {
+		all = append(all, e.clock.condition())
+	}
 	all = append(all, e.verdicts.conditions()...)
 	all = append(all, e.kept.conditions()...)
 	all = append(all, e.data.conditions(v.parts, time.Now())...)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"time"
 
 	"smartdns/configs"
 	"smartdns/geo"
@@ -153,7 +154,7 @@ func (e *engine) lookups() []wg.Lookup {
 	by := func(role string, keep func(configs.Server) bool) wg.Lookup {
 		return func(ctx context.Context, host string) ([]netip.Addr, error) {
 			p := e.shown.Load().parts
-			ex := p.servers(role, keep, direct)
+			ex := p.servers(role, keep, direct, e.clock.Now)
 			if ex == nil {
 				return nil, fmt.Errorf("looking up %s: no server of side %s can be asked directly", host, role)
 			}
@@ -173,9 +174,9 @@ func (e *engine) lookups() []wg.Lookup {
 }
 
 // servers is a group of those servers of a side that keep wants, asked by dial;
-// nil without any.
-func (p *Parts) servers(side string, keep func(configs.Server) bool, dial upstream.Dial) upstream.Exchanger {
-	b := builder{dial: func(bool) upstream.Dial { return dial }, spoofable: true, log: slog.New(slog.DiscardHandler)}
+// nil without any. now says what time it is for certificates.
+func (p *Parts) servers(side string, keep func(configs.Server) bool, dial upstream.Dial, now func() time.Time) upstream.Exchanger {
+	b := builder{dial: func(bool) upstream.Dial { return dial }, spoofable: true, now: now, log: slog.New(slog.DiscardHandler)}
 	kept := func(all []configs.Server) []configs.Server {
 		return slices.DeleteFunc(slices.Clone(all), func(s configs.Server) bool { return !keep(s) })
 	}

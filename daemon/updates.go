@@ -36,7 +36,7 @@ type swapped struct {
 // openUpdates makes the updater. Its work ends with life.
 func (e *engine) openUpdates(life context.Context) {
 	e.data.updates = update.New(life, update.Options{
-		Dir: listsDir(e.opts.Dirs), Changed: e.swapLists, Log: e.log,
+		Dir: listsDir(e.opts.Dirs), Changed: e.swapLists, Now: e.clock.Now, Log: e.log,
 		Private: func(a netip.Addr) bool {
 			kind, _ := geo.Special(a)
 			return kind != geo.NotSpecial
@@ -121,7 +121,7 @@ func (e *engine) updatePath(via routing.Path) update.Path {
 		if !via.IsTunnel() || len(own) == 0 {
 			// Nobody on this way can forge what an encrypted server says.
 			keep := func(s configs.Server) bool { return via.IsTunnel() || s.Scheme.Encrypted() }
-			if ex := parts.servers(resolver.Foreign, keep, dial); ex != nil {
+			if ex := parts.servers(resolver.Foreign, keep, dial, e.clock.Now); ex != nil {
 				addrs := ask(ex)
 				upstream.Drain(ex)
 				if len(addrs) > 0 {

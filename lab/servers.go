@@ -17,7 +17,7 @@ import (
 // webPorts are those of the servers at home and abroad; InboundPort is the one
 // of the gateway, the client, the box and the far end. All speak the protocol
 // below over TCP, and over UDP answer each datagram with a greeting.
-var webPorts = []uint16{80, 443, 1234}
+var webPorts = []uint16{80, 123, 443, 1234}
 
 // InboundPort is where the gateway, the client, the box and the far end listen.
 const InboundPort = 2222

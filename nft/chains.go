@@ -372,6 +372,9 @@ func (r Ruleset) output() chain {
 		on(isRelated(), out().outside(setUplinks), ret()).because("errors and resets to containers"),
 		on(udp().sport(68), udp().dport(67), goTo(chainDirect)).because("DHCP"),
 		on(udp().sport(546), udp().dport(547), goTo(chainDirect)).because("DHCPv6"),
+	)
+	c.rules = append(c.rules, r.clockOut()...)
+	c.rules = append(c.rules,
 		on(isNew(), r.flow().is(0), jump(r.decidesOwn())),
 		on(isInvalid(), jump(r.decidesOwn())).because("of no flow: a tunnel's is dropped"),
 		on(isUntracked(), tcp().only(), jump(r.decidesOwn())),
@@ -545,7 +548,7 @@ func (r Ruleset) postrouting() chain {
 
 func (r Ruleset) srcnat() chain {
 	c := chain{name: "srcnat", base: &hook{"nat", "postrouting", unix.NF_INET_POST_ROUTING, 100, "srcnat"},
-		about: "into a tunnel only with its own address"}
+		about: "into a tunnel only with its own address", rules: r.clockSource()}
 	for _, t := range r.Tunnels {
 		c.rules = append(c.rules, on(out().is(t.name()), masquerade()))
 	}

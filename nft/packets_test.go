@@ -396,6 +396,30 @@ func TestPacketsFitThroughTheTunnel(t *testing.T) {
 	}
 }
 
+// While the clock is not set, NTP of the host goes direct, also where its route
+// leads into the tunnel; that of clients, and all else, as always.
+func TestPacketsThatAskForTheTimeGoDirect(t *testing.T) {
+	w := newWorld(t)
+	w.serve(w.net, 123)
+	r := gateway()
+	r.ClockFirst = true
+	table := w.set(nft.Owned, r)
+	w.want("NTP of the host", w.ask(w.gw, "udp", foreign4+":123"), "198.18.0.2")
+	w.want("NTP of a client", w.ask(w.lan, "udp", foreign4+":123"), tunnel4)
+	w.want("TCP to that port", w.ask(w.gw, "tcp", foreign4+":123"), tunnel4)
+	w.become(table, gateway())
+	w.want("NTP after the clock was set", w.ask(w.gw, "udp", foreign4+":123"), tunnel4)
+
+	r.Decide = nft.Decide{Default: "wg0", Routed: true}
+	w.run(w.gw, `
+		ip rule add pref 5180 fwmark 0x1000000/0x3f000000 lookup 77
+		ip route add default via 198.18.0.1 dev wan0 table 77
+		ip route replace default via 10.9.0.1 dev wg0 onlink`)
+	w.become(table, r)
+	w.want("NTP that is routed into the tunnel", w.ask(w.gw, "udp", foreign4+":123"), "198.18.0.2")
+	w.want("what else is", w.ask(w.gw, "udp", foreign4+":80"), tunnel4)
+}
+
 func TestPacketsOfTheLANAreLockedWithoutTheTable(t *testing.T) {
 	w := newWorld(t)
 	table := w.set(nft.Shared, gateway())

@@ -28,6 +28,9 @@ type Ruleset struct {
 	// SetSize is how many elements each set of marks has room for; 0 =
 	// DefaultSetSize. A set that holds more keeps the larger size until it does not.
 	SetSize uint32
+	// ClockFirst says that the clock is not right yet: NTP of this host goes
+	// direct, whatever else is decided.
+	ClockFirst bool
 }
 
 // A Tunnel is a path other than direct.

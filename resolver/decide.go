@@ -57,6 +57,8 @@ func (r *Resolver) decide(ctx context.Context, t *task) outcome {
 		return outcome{msg: message{rcode: wire.Refused}}
 	case t.view.Side != "":
 		return r.only(ctx, t)
+	case rule.Alone:
+		return r.alone(ctx, t, rule.Side)
 	case rule.Action == policy.AskAuto:
 		return r.auto(ctx, t)
 	case rule.Side == Domestic && t.stay == "":

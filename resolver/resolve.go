@@ -156,7 +156,7 @@ func (t *task) cut(m message) (records int, cut bool) {
 	if t.side != "" {
 		records, cut = t.pol.barred(m, t.q.Type, t.view.Lines)
 	}
-	if t.side == Domestic && t.view.Side == "" {
+	if t.side == Domestic && t.view.Side == "" && !t.rule.Alone {
 		if at, crosses := t.pol.crossing(m, t.name, t.q.Type, t.view.Lines); crosses && (!cut || at < records) {
 			return at, true
 		}

@@ -92,3 +92,42 @@ func TestViewsGetTheirOwnAnswers(t *testing.T) {
 		t.Errorf("nothing was sealed: %+v", n)
 	}
 }
+
+// What a rule takes from one side alone is answered as that side says it, abroad
+// or not, by however many CNAMEs; only an answer of the file's own comes first.
+func TestANameThatOneSideAnswersAlone(t *testing.T) {
+	home := serverOf("domestic", func(_ context.Context, q upstream.Query) (upstream.Reply, error) {
+		m := new(dns.Msg)
+		if err := m.Unpack(q.Msg); err != nil {
+			return upstream.Reply{}, err
+		}
+		return replied(q, 0, m.Question[0].Name+" 600 IN CNAME elsewhere.example.", "elsewhere.example. 600 IN A 93.184.216.34")
+	})
+	foreign := serverOf("foreign", func(context.Context, upstream.Query) (upstream.Reply, error) {
+		t.Error("the foreign side was asked")
+		return upstream.Reply{}, context.DeadlineExceeded
+	})
+	p := autoPolicy(resolver.ForeignFirst, home, foreign)
+	all := []policy.Entry{{Kind: policy.All}}
+	file := must(policy.NewNames([]policy.NameRule{
+		{Rule: policy.Rule{Index: 0, Text: "blocked", Action: policy.Local, Answer: policy.Answer{Kind: policy.AnswerBlock}}, Entries: []policy.Entry{{Kind: policy.Suffix, Name: "blocked.time.example."}}},
+		{Rule: policy.Rule{Index: 1, Text: "*", Action: policy.AskAuto}, Entries: all},
+	}))
+	first := must(policy.NewNames([]policy.NameRule{
+		{Rule: policy.Rule{Index: -1, Text: "first", Action: policy.AskSide, Side: resolver.Domestic, Alone: true}, Entries: []policy.Entry{{Kind: policy.Suffix, Name: "time.example."}}},
+	}))
+	p.Names = file.After(first)
+	r := resolver.New(resolver.Config{
+		Policy: p, Cache: cache.New(0), Learned: resolver.NewLearned(1 << 20), Sealed: cache.NewSealed(1<<20, &cache.Generation{}), Paths: resolver.Paths{Marker: &resolvertest.Marker{}},
+	})
+	for name, want := range map[string]string{"a.time.example.": "93.184.216.34", "a.blocked.time.example.": "NXDOMAIN"} {
+		q := resolver.Ask(dnsname.FQDN(name), dns.TypeA, netip.MustParseAddr("192.168.8.20"))
+		var m dns.Msg
+		if err := m.Unpack(r.Resolve(t.Context(), q).Reply(nil, q)); err != nil || !strings.Contains(m.String(), want) {
+			t.Errorf("%s: %v, %v; want %s", name, &m, err, want)
+		}
+	}
+	if p.Names.After(nil).First() != nil {
+		t.Error("there is still something before the file")
+	}
+}

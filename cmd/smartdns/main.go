@@ -11,6 +11,8 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/spf13/cobra"
+
 	"smartdns/web/api"
 )
 
@@ -33,7 +35,11 @@ type usageError struct{ error }
 
 // run is the whole program: arguments in, exit code out.
 func run(args []string, stdout, stderr io.Writer) int {
-	cmd := newRoot(stdout, stderr)
+	return execute(newRoot(stdout, stderr), args, stdout, stderr)
+}
+
+// execute runs a command line of cmd.
+func execute(cmd *cobra.Command, args []string, stdout, stderr io.Writer) int {
 	cmd.SetArgs(args)
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)

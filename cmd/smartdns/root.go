@@ -22,12 +22,16 @@ type app struct {
 	dirs    daemon.Dirs
 	verbose bool
 	json    bool
+	clock   daemon.Clock // nil: this host's
 	out     printer
 	errs    io.Writer
 }
 
 func newRoot(stdout, stderr io.Writer) *cobra.Command {
-	a := &app{out: newPrinter(stdout), errs: stderr}
+	return (&app{out: newPrinter(stdout), errs: stderr}).root()
+}
+
+func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "smartdns",
 		Short:         "a smart DNS resolver with integrated split-tunnel routing",
@@ -136,7 +140,7 @@ func (a *app) options() daemon.Options {
 		level = slog.LevelDebug
 	}
 	return daemon.Options{
-		Config: a.config, Dirs: a.dirs, Version: version(),
+		Config: a.config, Dirs: a.dirs, Version: version(), Clock: a.clock,
 		Log: slog.New(slog.NewTextHandler(a.errs, &slog.HandlerOptions{Level: level, ReplaceAttr: noTime})),
 	}
 }

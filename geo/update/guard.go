@@ -36,6 +36,7 @@ type guard struct {
 	mirrors []*url.URL // as the user wrote them
 	path    Path
 	private func(netip.Addr) bool
+	now     func() time.Time // for certificates; nil: the system's clock
 }
 
 // redirect is the policy of an http.Client: what the user has not written goes
@@ -121,7 +122,7 @@ func (g guard) client(roots *x509.CertPool) (c *http.Client, done func()) {
 			defer cancel()
 			return g.dial(ctx, network, address)
 		},
-		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12, Time: g.now},
 		TLSHandshakeTimeout:    dialTime,
 		ResponseHeaderTimeout:  headerTime,
 		MaxResponseHeaderBytes: maxHeader,

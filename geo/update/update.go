@@ -58,6 +58,7 @@ type Options struct {
 	// Changed is called after a list has another content, and returns when that
 	// is in use.
 	Changed func(ctx context.Context) error
+	Now     func() time.Time // for certificates; nil: the system's clock
 	Log     *slog.Logger
 }
 
@@ -104,7 +105,7 @@ func (a *attempt) run(ctx context.Context) (changed bool, err error) {
 	a.record.Failures = max(a.record.Failures, a.failures)
 	a.current = Stored(a.opts.Dir, a.list.Name)
 	a.record = a.record.of(a.current)
-	g := guard{mirrors: a.list.URLs, path: a.list.Path, private: a.opts.Private}
+	g := guard{mirrors: a.list.URLs, path: a.list.Path, private: a.opts.Private, now: a.opts.Now}
 	client, done := g.client(a.opts.Roots)
 	defer done()
 	a.client = client

@@ -28,7 +28,7 @@ func (n *Names) addLimited(r NameRule) error {
 func (n *Names) MatchFor(name dnsname.FQDN, lines Lines) (Rule, bool) {
 	rule, ok, at := n.match(name)
 	if lines == 0 {
-		return rule, ok
+		return n.after(name, rule, ok)
 	}
 	for _, l := range n.limited {
 		if ok && l.index > at {
@@ -39,8 +39,8 @@ func (n *Names) MatchFor(name dnsname.FQDN, lines Lines) (Rule, bool) {
 		}
 		if own, matches := l.names.Match(name); matches {
 			own.Via = rule.Via
-			return own, true
+			return n.after(name, own, true)
 		}
 	}
-	return rule, ok
+	return n.after(name, rule, ok)
 }

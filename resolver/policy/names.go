@@ -48,6 +48,7 @@ type Names struct {
 	all      int       // the rule with All; len(rules) when there is none
 	limited  []limited // to clients, in the order of their rules
 	shadows  []*shadow // none without exceptions
+	before   *Names    // nil, or what stands before all rules but those with an answer of their own
 }
 
 // source is where an entry came from: one rule's own entries, or one of its
@@ -150,6 +151,28 @@ func (n *Names) Rules() []Rule { return n.rules }
 // does not allocate.
 func (n *Names) Match(name dnsname.FQDN) (Rule, bool) {
 	rule, ok, _ := n.match(name)
+	return n.after(name, rule, ok)
+}
+
+// After returns n with the rules of first before its own, except before those
+// whose Action is Local. first nil is n as it was made.
+func (n *Names) After(first *Names) *Names {
+	c := *n
+	c.before = first
+	return &c
+}
+
+// First returns what n was given by After.
+func (n *Names) First() *Names { return n.before }
+
+// after is rule, or what stands before it.
+func (n *Names) after(name dnsname.FQDN, rule Rule, ok bool) (Rule, bool) {
+	if n.before == nil || ok && rule.Action == Local {
+		return rule, ok
+	}
+	if earlier, is := n.before.Match(name); is {
+		return earlier, true
+	}
 	return rule, ok
 }
 

@@ -80,6 +80,9 @@ type Rule struct {
 	Via    routing.Path // the path of the answered addresses; "" as the address rules say
 	Shape  Shape
 	By     Evidence
+	// Alone says that what Side answers is taken as it is: nobody else is asked
+	// for another opinion, and its CNAMEs may lead anywhere.
+	Alone bool
 }
 
 // Evidence is the entry of a rule that matched a name.

@@ -28,6 +28,7 @@ func (c *Config) settings(protocols ...string) *tls.Config {
 		RootCAs:            c.RootCAs,
 		NextProtos:         protocols,
 		ClientSessionCache: tls.NewLRUClientSessionCache(4),
+		Time:               c.Now,
 	}
 	if settings.ServerName == "" {
 		settings.ServerName = c.authority()

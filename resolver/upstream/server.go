@@ -33,7 +33,9 @@ type Config struct {
 	Spoofable bool
 	Timeouts  Timeouts
 	RootCAs   *x509.CertPool // nil: the system's
-	Logger    *slog.Logger   // nil: silent; learns when the server goes down and comes back
+	// Now says what time it is for certificates; nil: the system's clock.
+	Now    func() time.Time
+	Logger *slog.Logger // nil: silent; learns when the server goes down and comes back
 }
 
 // Timeouts are a server's time limits; zero fields take the defaults.

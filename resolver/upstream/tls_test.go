@@ -114,6 +114,22 @@ func TestTLS(t *testing.T) {
 	}
 }
 
+// A certificate that is valid at the time that is known, by a clock that is far
+// behind, is valid; and the other way round.
+func TestTLSIsJudgedByTheTimeThatIsKnown(t *testing.T) {
+	ca := newAuthority(t)
+	var full, resumed atomic.Int32
+	f := tlsServer(t, &tls.Config{Certificates: []tls.Certificate{ca.issue(t, nil)}}, &full, &resumed)
+	for now, valid := range map[time.Time]bool{time.Now(): true, time.Unix(0, 0): false, time.Now().AddDate(10, 0, 0): false} {
+		ex := newServer(t, upstream.Config{
+			Scheme: "tls", Where: upstream.At(f.addr), ServerName: "dns.test", RootCAs: ca.pool(), Now: func() time.Time { return now },
+		})
+		if _, err := ex.Exchange(testContext(t), query(asked)); (err == nil) != valid {
+			t.Errorf("at %s: %v", now, err)
+		}
+	}
+}
+
 // (SECURITY S-18)
 func TestTLSImpostors(t *testing.T) {
 	ca, stranger := newAuthority(t), newAuthority(t)

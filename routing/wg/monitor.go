@@ -62,12 +62,14 @@ type Monitor struct {
 	o       MonitorOptions
 	watches []*watch // the main peer's first
 	events  chan func(now time.Time)
+	again   chan struct{}
 	status  atomic.Pointer[Status]
 }
 
 // watch is one peer under watch. Only Run's goroutine uses it.
 type watch struct {
 	peer     PublicKey
+	at       Endpoint
 	machine  *machine
 	cancel   context.CancelFunc // of the probe under way; nil: none is
 	sequence *Sequencer         // nil for a literal endpoint; not Run's while trying
@@ -80,7 +82,7 @@ type watch struct {
 
 // NewMonitor returns a Monitor for Run.
 func NewMonitor(o MonitorOptions) *Monitor {
-	m := &Monitor{o: o, events: make(chan func(time.Time))}
+	m := &Monitor{o: o, events: make(chan func(time.Time)), again: make(chan struct{}, 1)}
 	now := time.Now()
 	main, ok := o.Config.Main()
 	if ok {
@@ -100,7 +102,7 @@ func NewMonitor(o MonitorOptions) *Monitor {
 }
 
 func (m *Monitor) add(p Peer, now time.Time, probes bool, every time.Duration) {
-	w := &watch{peer: p.PublicKey, machine: newMachine(now, probes), every: every}
+	w := &watch{peer: p.PublicKey, at: p.Endpoint, machine: newMachine(now, probes), every: every}
 	if p.Endpoint.IsName() {
 		w.sequence = NewSequencer(p.Endpoint, m.o.Store, m.o.Lookups...)
 	}
@@ -120,6 +122,8 @@ func (m *Monitor) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
+		case <-m.again:
+			m.callAgain(ctx)
 		case event := <-m.events:
 			event(time.Now())
 		}

@@ -159,7 +159,8 @@ func (t *Tunnel) Set(ctx context.Context, want *Config) ([]routing.Step, error) 
 	return done, nil
 }
 
-// SetEndpoint calls a peer whose endpoint is a name at an address of it. The peer's session starts anew,
+// SetEndpoint calls a peer whose endpoint is a name at an address of it, or
+// another one at its own again. The peer's session starts anew,
 // so that the new address is called at once and not after the 5 s that
 // WireGuard leaves between two handshakes (REKEY_TIMEOUT).
 func (t *Tunnel) SetEndpoint(ctx context.Context, peer PublicKey, to netip.AddrPort) (routing.Step, error) {
@@ -172,14 +173,17 @@ func (t *Tunnel) SetEndpoint(ctx context.Context, peer PublicKey, to netip.AddrP
 		return nil, fmt.Errorf("tunnel %s: %w", t.name, errNoDevice)
 	}
 	for _, p := range t.config.Peers {
-		if p.PublicKey != peer || !p.Endpoint.IsName() {
+		own, literal := p.Endpoint.Literal()
+		if p.PublicKey != peer || !p.Endpoint.IsName() && (!literal || own != to) {
 			continue
 		}
-		t.chosen[call{peer, p.Endpoint}] = to
+		if !literal {
+			t.chosen[call{peer, p.Endpoint}] = to
+		}
 		s := t.desiredLocked().renewPeer(p)
 		return s, t.applyLocked([]step{s})
 	}
-	return nil, fmt.Errorf("tunnel %s: no peer %s whose endpoint is a name", t.name, peer.Short())
+	return nil, fmt.Errorf("tunnel %s: no peer %s that may be called at %s", t.name, peer.Short(), to)
 }
 
 // Observation is what a device shows.
