@@ -19,6 +19,9 @@ var (
 	ErrForeign = errors.New("table inet " + TableName + " belongs to another running program")
 	// ErrFull: a set has no room for more elements.
 	ErrFull = errors.New("the set is full")
+
+	// ErrQuota: one owner has MarksPerOwner addresses marked.
+	ErrQuota = fmt.Errorf("%d addresses below one domain are marked, and no more can be", MarksPerOwner)
 	// ErrClosed: the Table was closed.
 	ErrClosed = errors.New("the nft table is closed")
 

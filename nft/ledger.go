@@ -9,10 +9,6 @@ import (
 	"smartdns/routing"
 )
 
-// Owner says on whose behalf a mark was made. It means nothing to this
-// package; 0 is nobody.
-type Owner uint64
-
 // A Ledger knows which address is tied to which path until when, so that an
 // address the kernel already has costs no system call. It is a cache of the
 // kernel's sets: it starts empty and is filled from them. Its methods may be
@@ -29,6 +25,7 @@ type Ledger struct {
 	epoch     uint64            // advances when claims became void
 	complete  bool              // every mark in the kernel is here
 	conflicts uint64
+	owners    quota
 	sweepAt   int // number of claims at which the dead ones are removed
 }
 
@@ -41,7 +38,7 @@ type claimKey struct {
 // claim has no pointers, so that the garbage collector skips the whole map.
 type claim struct {
 	until time.Duration // since base
-	owner Owner
+	owner routing.Owner
 }
 
 // An Entry is one mark.
@@ -49,7 +46,7 @@ type Entry struct {
 	Addr  netip.Addr
 	Path  routing.Path
 	Until time.Time
-	Owner Owner
+	Owner routing.Owner
 }
 
 // A Conflict is an address with marks for several paths. The first of them
@@ -67,7 +64,7 @@ const (
 )
 
 func newLedger() *Ledger {
-	return &Ledger{base: time.Now(), claims: map[claimKey]claim{}, lost: map[claimKey]loss{}, sweepAt: firstSweep}
+	return &Ledger{base: time.Now(), claims: map[claimKey]claim{}, lost: map[claimKey]loss{}, owners: quota{used: map[routing.Owner]int{}}, sweepAt: firstSweep}
 }
 
 func (k claimKey) netip() netip.Addr {
@@ -213,6 +210,7 @@ func (l *Ledger) sweepLocked(marks []pending) {
 			delete(l.claims, k)
 		}
 	}
+	l.recountLocked(marks[0].now)
 	l.sweepAt = max(firstSweep, 2*len(l.claims))
 }
 

@@ -31,6 +31,8 @@ type Marker struct {
 	m       messages   // guarded by commits
 	batch   []pending  // guarded by commits
 
+	admitted []*request // of the requests that run answers
+
 	events sync.Mutex // held while events of others are looked at
 	watch  *Watch     // nil while nobody else can change the table; guarded by events
 
@@ -40,7 +42,7 @@ type Marker struct {
 // A request is one answer's marks: the kernel takes all of them or none.
 type request struct {
 	marks []routing.Mark
-	owner Owner
+	owner routing.Owner
 	until time.Time
 	err   error
 	done  chan struct{}
@@ -51,7 +53,7 @@ type pending struct {
 	key   claimKey
 	now   time.Duration // when it was asked for, since the ledger's base
 	life  time.Duration
-	owner Owner
+	owner routing.Owner
 	fresh bool // the kernel does not have it
 	found bool // the kernel had it
 }
@@ -75,8 +77,9 @@ func (k *Marker) Mark(ctx context.Context, marks []routing.Mark) (until time.Tim
 	return k.MarkFor(ctx, 0, marks)
 }
 
-// MarkFor is Mark on behalf of owner.
-func (k *Marker) MarkFor(ctx context.Context, owner Owner, marks []routing.Mark) (until time.Time, err error) {
+// MarkFor is Mark on behalf of owner, who has at most MarksPerOwner of them;
+// ErrQuota is the error beyond that.
+func (k *Marker) MarkFor(ctx context.Context, owner routing.Owner, marks []routing.Mark) (until time.Time, err error) {
 	if len(marks) == 0 {
 		return time.Time{}, nil
 	}
@@ -170,14 +173,23 @@ func (k *Marker) refuse() {
 // commitAll makes one transaction of the requests. The kernel refuses it whole
 // when one element is bad: then each request gets a transaction of its own.
 func (k *Marker) commitAll(waiting []*request) {
-	err := k.commit(waiting)
+	now := time.Now()
+	k.admitted = k.admitted[:0]
 	for _, r := range waiting {
+		if r.err = nil; !k.ledger.admit(now, r.owner, r.marks) {
+			r.err = ErrQuota
+			continue
+		}
+		k.admitted = append(k.admitted, r)
+	}
+	err := k.commit(k.admitted)
+	for _, r := range k.admitted {
 		r.err = err
-		if err != nil && len(waiting) > 1 {
+		if err != nil && len(k.admitted) > 1 {
 			r.err = k.commit([]*request{r})
 		}
 	}
-	now := time.Now()
+	now = time.Now()
 	for _, r := range waiting {
 		if r.until = (time.Time{}); r.err == nil {
 			r.until = k.ledger.first(now, r.marks)

@@ -226,6 +226,39 @@ func TestMarkIntoAFullSet(t *testing.T) {
 	})
 }
 
+// Who answers another address each time gets so many marks and no more; those
+// of others, and what he has already, go on (SECURITY N-13).
+func TestOneOwnerCannotFillASet(t *testing.T) {
+	inTable(t, nft.Owned, gateway(), func(table *nft.Table) {
+		ctx := context.Background()
+		mark := func(owner routing.Owner, n int) error {
+			_, err := table.Marker().MarkFor(ctx, owner, to("wg0", time.Hour, fmt.Sprintf("1.1.%d.%d", n/256, n%256)))
+			return err
+		}
+		for n := range nft.MarksPerOwner {
+			if err := mark(1, n); err != nil {
+				t.Fatalf("mark %d: %v", n, err)
+			}
+		}
+		for n := range 100 {
+			if err := mark(1, 1000+n); !errors.Is(err, nft.ErrQuota) {
+				t.Fatalf("mark %d: %v, want %v", nft.MarksPerOwner+n, err, nft.ErrQuota)
+			}
+		}
+		if err := mark(1, 7); err != nil {
+			t.Errorf("one that is there: %v", err)
+		}
+		for _, other := range []routing.Owner{0, 2} {
+			if err := mark(other, 2000+int(other)); err != nil {
+				t.Errorf("of owner %d: %v", other, err)
+			}
+		}
+		if m, err := table.Marks(ctx); len(m) != nft.MarksPerOwner+2 || err != nil {
+			t.Errorf("%d marks in the kernel, %v", len(m), err)
+		}
+	})
+}
+
 func TestMarkFailsAloneAmongOthers(t *testing.T) {
 	inTable(t, nft.Owned, gateway(), func(table *nft.Table) {
 		var wg sync.WaitGroup

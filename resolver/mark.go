@@ -3,6 +3,7 @@ package resolver
 import (
 	"context"
 	"fmt"
+	"hash/maphash"
 	"net/netip"
 	"time"
 
@@ -28,7 +29,7 @@ func (r *Resolver) mark(ctx context.Context, t *task) {
 		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), markTime)
 		defer cancel()
 	}
-	until, err := r.paths.Marker.Mark(ctx, marks)
+	until, err := r.paths.Marker.MarkFor(ctx, r.owner(t), marks)
 	t.Marked.Took = time.Since(begun)
 	for _, m := range marks {
 		t.Marked.Marks = append(t.Marked.Marks, Mark{m.Addr, m.Path, m.Life})
@@ -44,6 +45,15 @@ func (r *Resolver) mark(ctx context.Context, t *task) {
 		a.Marked = a.Dropped == "" && a.Note == ""
 	}
 	t.limitTTL(time.Until(until) - routing.MarkGrace)
+}
+
+// owner returns on whose behalf the answer's addresses are marked: that of the
+// zone of its name, or nobody's where the user said which way it leaves.
+func (r *Resolver) owner(t *task) routing.Owner {
+	if t.pin.Via != "" {
+		return 0
+	}
+	return routing.Owner(maphash.String(r.owners, zoneOf(t.q.Name)) | 1)
 }
 
 // marks returns the marks of the answer, each address once, for the longest of

@@ -5,6 +5,7 @@ package resolver
 import (
 	"context"
 	"crypto/sha256"
+	"hash/maphash"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -35,10 +36,11 @@ type Classifier interface {
 
 // Marker ties addresses to paths in the kernel.
 type Marker interface {
-	// Mark returns once the kernel has acknowledged every mark, and until when
-	// the shortest-lived of them lasts. It never shortens a mark. After an
-	// error nothing is known about any of them.
-	Mark(ctx context.Context, marks []routing.Mark) (until time.Time, err error)
+	// MarkFor returns once the kernel has acknowledged every mark, and until
+	// when the shortest-lived of them lasts. It never shortens a mark. It may
+	// refuse an owner that has too many. After an error nothing is known about
+	// any of them.
+	MarkFor(ctx context.Context, owner routing.Owner, marks []routing.Mark) (until time.Time, err error)
 }
 
 // AddrSet is a set of addresses. A nil AddrSet is empty.
@@ -209,14 +211,20 @@ type Resolver struct {
 	paths   Paths
 	limits  Limits
 	log     *slog.Logger
+	owners  maphash.Seed // of the names of those on whose behalf marks are made
 	flights flights
-	slots   slots
-	parsing parsing
 	answers sync.Pool // of *answering, that are over
 	servers servers
 	count   counters
 
+	bounds
 	beside
+}
+
+// bounds is what queries may take of us.
+type bounds struct {
+	slots   slots
+	parsing parsing
 }
 
 // beside counts what is under way that no query waits for.
@@ -228,7 +236,7 @@ type beside struct {
 // New returns a Resolver. It starts nothing: goroutines live no longer than
 // the queries that need them, plus Limits.Total.
 func New(c Config) *Resolver {
-	r := &Resolver{cache: c.Cache, sealed: c.Sealed, learned: c.Learned, paths: c.Paths, limits: c.Limits, log: c.Log}
+	r := &Resolver{cache: c.Cache, sealed: c.Sealed, learned: c.Learned, paths: c.Paths, limits: c.Limits, log: c.Log, owners: maphash.MakeSeed()}
 	if r.limits == (Limits{}) {
 		r.limits = DefaultLimits()
 	}

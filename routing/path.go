@@ -28,6 +28,10 @@ type Mark struct {
 	Life time.Duration
 }
 
+// Owner says on whose behalf marks are made; 0 is nobody. Its value means
+// nothing but that equal ones are the same.
+type Owner uint64
+
 // A Step is one change to the kernel. It prints as the command that would make
 // that change, and is the very value that the kernel edge executes.
 type Step interface {
