@@ -51,7 +51,7 @@ func runByClock(file string) int {
 func TestAnOldClock(t *testing.T) {
 	clock := t.TempDir() + "/off"
 	t.Setenv(envClock, clock)
-	w := newWorld(t)
+	w := newWorldAlone(t)
 	w.config = w.Gateway.Config("tls://8.8.8.8", "tls://1.1.1.1")
 	text, err := os.ReadFile(w.Gateway.WireGuardFile())
 	if err != nil {
