@@ -360,6 +360,10 @@ func clean(ctx context.Context, o Options) ([]string, error) {
 		return nil
 	}))
 	record(routing.NewReconciler(k, o.Log).Set(ctx, routing.Input{}))
-	errs = append(errs, forgetNumbers(o.Dirs), forgetRaised(o))
+	// A file that cannot be read names no tunnel, and goes as well.
+	kept, _ := keptNumbers(numbersFile(o.Dirs).peek)
+	removed, err := removeLeftFiles(o, slices.Sorted(maps.Keys(kept)))
+	out = append(out, removed...)
+	errs = append(errs, err, forgetNumbers(o.Dirs), forgetRaised(o))
 	return out, errors.Join(errs...)
 }

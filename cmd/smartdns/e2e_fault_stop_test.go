@@ -232,16 +232,7 @@ func TestKilledAndStartedAgain(t *testing.T) {
 // the tunnels in another order: sets and flows still say the number.
 func TestKilledAndReordered(t *testing.T) {
 	w := newWorld(t)
-	text, err := os.ReadFile(w.Gateway.WireGuardFile())
-	if err != nil {
-		t.Fatal(err)
-	}
-	second := filepath.Join(t.TempDir(), "wg1.conf")
-	private := regexp.MustCompile(`(?m)^PrivateKey.*$`).ReplaceAllString(string(text), "PrivateKey = yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=")
-	if err := os.WriteFile(second, []byte(private), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	one, other := "[tunnel.wg0]\n", "[tunnel.wg1]\nconfig = \""+second+"\"\n\n"
+	one, other := "[tunnel.wg0]\n", w.secondTunnel()
 	first := w.config
 	marks := func() map[string]string {
 		all := map[string]string{}
@@ -262,6 +253,21 @@ func TestKilledAndReordered(t *testing.T) {
 		t.Errorf("marks and tables were %v, and are %v", before, after)
 	}
 	w.waitFor("the kernel is as planned", 6*time.Second, w.asPlanned)
+}
+
+// secondTunnel returns the table of a tunnel wg1, whose far end nobody is.
+func (w *world) secondTunnel() string {
+	w.t.Helper()
+	text, err := os.ReadFile(w.Gateway.WireGuardFile())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	second := filepath.Join(w.t.TempDir(), "wg1.conf")
+	private := regexp.MustCompile(`(?m)^PrivateKey.*$`).ReplaceAllString(string(text), "PrivateKey = yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=")
+	if err := os.WriteFile(second, []byte(private), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	return "[tunnel.wg1]\nconfig = \"" + second + "\"\n\n"
 }
 
 // forgetAll forgets all marks.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"smartdns/lab"
+	"smartdns/lab/failpoint"
 	"smartdns/web/api"
 )
 
@@ -19,6 +20,10 @@ import (
 const envRun = "SMARTDNS_TEST_RUN"
 
 func TestMain(m *testing.M) {
+	if err := failpoint.Enter(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	if os.Getenv(envRun) != "" {
 		if file := os.Getenv(envClock); file != "" {
 			os.Exit(runByClock(file))

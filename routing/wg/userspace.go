@@ -206,8 +206,23 @@ func (u *userspace) close() error {
 	u.dev.Close()
 	u.wait.Wait()
 	// The listener does not unlink a path whose watch failed first.
-	if err := os.Remove("/var/run/wireguard/" + u.name + ".sock"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(socketOf(u.name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("removing the configuration socket: %w", err)
 	}
 	return nil
+}
+
+// socketOf is where wgctrl and wg look for a userspace device.
+func socketOf(name string) string { return "/var/run/wireguard/" + name + ".sock" }
+
+// StaleSocket returns the configuration socket of a userspace tunnel, and
+// whether it is there although no process serves it: its process was killed. (A
+// live one may be another network namespace's: the directory has no namespaces.)
+func StaleSocket(name string) (path string, stale bool) {
+	path = socketOf(name)
+	c, err := net.Dial("unix", path)
+	if err == nil {
+		c.Close()
+	}
+	return path, errors.Is(err, unix.ECONNREFUSED)
 }
