@@ -77,7 +77,8 @@ const (
 	DeviceUserspace Device = "userspace"
 )
 
-// WhenDown says what new flows of a dead tunnel do.
+// WhenDown says what flows of a dead tunnel do: block, direct, or the name of
+// the tunnel that stands in.
 type WhenDown string
 
 // The values of when_down.

@@ -17,7 +17,7 @@ func (c converter) tunnels(raw named[rawTunnel]) []Tunnel {
 		switch err := checkInterface(t.name); {
 		case err != nil:
 			c.valuef(rawString{t.place, t.name}, err)
-		case isReserved(t.name) || t.name == ListCNDomains:
+		case isReserved(t.name) || t.name == string(WhenDownBlock) || t.name == ListCNDomains:
 			c.addf(t.place, "%s is a word of ours: call the interface otherwise, e.g. wg0", t.name)
 		case !isWord(t.name):
 			c.addf(t.place, "the name of a tunnel is %s", wordRule)
@@ -35,12 +35,13 @@ func (c converter) tunnels(raw named[rawTunnel]) []Tunnel {
 			Path:     routing.Path(t.name),
 			Config:   path,
 			Device:   word(c, t.body.Device, DeviceAuto, DeviceKernel, DeviceUserspace),
-			WhenDown: word(c, t.body.WhenDown, WhenDownBlock, WhenDownDirect),
+			WhenDown: c.whenDown(t.name, t.body.WhenDown),
 			Inbound:  word(c, t.body.Inbound, InboundBlock, InboundAllow),
 			Hooks:    t.body.Hooks.or(false),
 			Pos:      c.pos(t.place),
 		})
 	}
+	c.checkStandIns(raw)
 	return all
 }
 

@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"smartdns/configs"
 	"smartdns/geo"
 	"smartdns/nft"
 	"smartdns/resolver"
@@ -134,7 +133,7 @@ func (e *engine) loop(ctx context.Context) {
 			pause = nil
 			continue
 		case <-retry.C:
-			if !e.followRecords(ctx) && !e.failing() {
+			if !e.followRecords(ctx) && !e.failing() && !e.returning() {
 				continue
 			}
 		case r := <-e.reloads:
@@ -163,6 +162,7 @@ func (e *engine) converge(ctx context.Context) {
 		e.note(ctx, "nft", e.setTable(ctx, l))
 		e.note(ctx, "contest", e.contest.err(time.Now()))
 		e.setOutlets(l)
+		e.tellCarriers(l)
 		l.marking = true
 		steps, err := e.routes.Set(ctx, e.parts.input(l))
 		e.logSteps(steps)
@@ -213,8 +213,9 @@ func (e *engine) live() live {
 		facts: seen.Facts, marks: e.marks, links: map[routing.Path]link{}, marking: e.table != nil, waiting: e.clock.waiting(),
 		forwards: turnedForwardingOn(seen.State), listen: e.server.Addrs(),
 	}
+	in := e.inUse(time.Now())
 	for p, t := range e.tunnels {
-		l.links[p] = link{index: t.index, mtu: e.tunnelMTU(t), up: t.monitor == nil || t.up()}
+		l.links[p] = link{index: t.index, mtu: e.tunnelMTU(t), up: in[p]}
 	}
 	return l
 }
@@ -233,7 +234,7 @@ func (e *engine) publishLive(l live) {
 	never := e.neverNow(l, endpoints)
 	carries := map[routing.Path]bool{routing.Direct: e.parts.carriesV6(l.facts, routing.Direct)}
 	for p := range e.tunnels {
-		carries[p] = e.parts.carriesV6(l.facts, p)
+		carries[p] = e.parts.carriesNow(l, p)
 	}
 	wasNever, wasCarries := e.never.Swap(never), e.carries.Swap(&carries)
 	if wasNever != nil && !(wasNever.reasons.Equal(&never.reasons) && maps.Equal(*wasCarries, carries)) {
@@ -262,15 +263,12 @@ func (e *engine) setTable(ctx context.Context, l live) error {
 
 // setOutlets makes the sides' queries go where the tunnels' other traffic does.
 func (e *engine) setOutlets(l live) {
-	for p, t := range e.tunnels {
-		switch {
-		case t.monitor == nil || l.links[p].up:
-			e.outlets.of(p).set(wayThrough)
-		case t.part.WhenDown == configs.WhenDownDirect:
-			e.outlets.of(p).set(wayAround)
-		default:
-			e.outlets.of(p).set(wayBlocked)
+	for _, p := range paths(e.parts) {
+		way := outletWay{by: e.parts.via(l, p)}
+		if way.by != "" {
+			way.mark = e.marks.of(way.by)
 		}
+		e.outlets.of(p).set(way)
 	}
 	if e.data.updates != nil {
 		e.data.updates.Poke()

@@ -142,9 +142,7 @@ func (p *Parts) ruleset(l live) nft.Ruleset {
 			Addresses: t.WG.Addresses, Own: t.own(), MTU: l.mtu(t.Path),
 			NoIPv4: !t.carries(routing.V4), NoIPv6: !t.carries(routing.V6),
 		}
-		if t.WhenDown == configs.WhenDownDirect {
-			n.WhenDown = nft.Detour
-		}
+		p.standIn(l, &n)
 		if t.Inbound == configs.InboundAllow {
 			n.Inbound = nft.InboundAllow
 		}

@@ -183,6 +183,12 @@ func (p *Parts) planText(l live, sets bool) []string {
 		out = append(out, fmt.Sprintf("ip link add %s type wireguard", t.Path))
 		out = append(out, fmt.Sprintf("wg setconf %s <(wg-quick strip %s)", t.Path, t.Config),
 			fmt.Sprintf("wg set %s fwmark %#x", t.Path, l.fwmark(t)))
+		switch by := t.WhenDown.Path(); {
+		case by.IsTunnel():
+			out = append(out, fmt.Sprintf("# while it is down, its flows go by %s, and are marked %#x", by, l.marks.field.Stood(l.marks.numbers[t.Path])))
+		case by == routing.Direct:
+			out = append(out, fmt.Sprintf("# while it is down, its flows go direct, and are marked %#x", l.marks.field.Value(routing.MarkRevocable)))
+		}
 	}
 	out = append(out, "# locks first, then addresses, routes, rules and sysctls")
 	out = append(out, stepTexts(routing.Diff(routing.Plan(p.input(l), l.facts), routing.State{}), sets)...)

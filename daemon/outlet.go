@@ -12,18 +12,16 @@ import (
 	"smartdns/routing"
 )
 
-// outletWay is how an outlet's connections leave.
-type outletWay uint8
-
-const (
-	wayThrough outletWay = iota // the tunnel
-	wayAround                   // it is down, and when_down is direct
-	wayBlocked                  // it is down
-)
+// outletWay is how an outlet's connections leave: by the tunnel itself, or,
+// while it is down, by its stand-in, direct or not at all ("").
+type outletWay struct {
+	by   routing.Path
+	mark uint32 // of the packets
+}
 
 // outlet is how sides ask their servers by a tunnel. While that is down their
-// queries fail at once, or go direct: then to encrypted servers only, for
-// nobody on that way may read or forge them.
+// queries go by the tunnel that stands in, or fail at once, or go direct: then
+// to encrypted servers only, for nobody on that way may read or forge them.
 type outlet struct {
 	path routing.Path
 
@@ -39,7 +37,7 @@ type outlets map[routing.Path]*outlet
 
 func (o outlets) of(p routing.Path) *outlet {
 	if o[p] == nil {
-		o[p] = &outlet{path: p, conns: map[io.Closer]bool{}}
+		o[p] = &outlet{path: p, way: outletWay{by: p}, conns: map[io.Closer]bool{}}
 		o[p].until, o[p].end = context.WithCancel(context.Background())
 	}
 	return o[p]
@@ -76,15 +74,17 @@ func (o *outlet) forget(c io.Closer) {
 
 var errTunnelDown = errors.New("is down")
 
-// open reports whether packets can go through the tunnel, as far as we know.
+// open reports whether packets can go through the tunnel, or the one that stands
+// in, as far as we know.
 func (o *outlet) open() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.way == wayThrough
+	return o.way.by.IsTunnel()
 }
 
-// dial is through while the tunnel is not known to be down.
-func (o *outlet) dial(through, around upstream.Dial, encrypted bool) upstream.Dial {
+// dial is through while the tunnel is not known to be down. Another way is taken
+// by what by makes of its mark.
+func (o *outlet) dial(through upstream.Dial, by func(mark uint32) upstream.Dial, encrypted bool) upstream.Dial {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		o.mu.Lock()
 		way, until := o.way, o.until
@@ -95,9 +95,10 @@ func (o *outlet) dial(through, around upstream.Dial, encrypted bool) upstream.Di
 		defer context.AfterFunc(until, cancel)()
 		dial := through
 		switch {
-		case way == wayAround && encrypted:
-			dial = around
-		case way != wayThrough:
+		case way.by == o.path:
+		case way.by.IsTunnel(), way.by == routing.Direct && encrypted:
+			dial = by(way.mark)
+		default:
 			return nil, fmt.Errorf("tunnel %s %w", o.path, errTunnelDown)
 		}
 		c, err := dial(ctx, network, address)
@@ -121,6 +122,9 @@ func (o *outlet) dial(through, around upstream.Dial, encrypted bool) upstream.Di
 
 // set changes the way, and ends the streams that went another.
 func (o *outlet) set(way outletWay) {
+	if way.by == o.path {
+		way.mark = 0 // its dialer has it
+	}
 	o.mu.Lock()
 	if o.way == way {
 		o.mu.Unlock()

@@ -3,11 +3,13 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"testing"
 
 	"smartdns/resolver/upstream"
+	"smartdns/routing"
 )
 
 // While a tunnel is down only encrypted servers are asked, by the way around it
@@ -20,24 +22,27 @@ func TestOutlet(t *testing.T) {
 			return namedConn{near, way}, nil
 		}
 	}
+	through, around := outletWay{by: "wg0"}, outletWay{routing.Direct, 1}
 	for _, c := range []struct {
 		name      string
 		way       outletWay
 		encrypted bool
 		want      string // "" when it is refused
 	}{
-		{"through, plain", wayThrough, false, "through"},
-		{"through, encrypted", wayThrough, true, "through"},
-		{"around, plain", wayAround, false, ""},
-		{"around, encrypted", wayAround, true, "around"},
-		{"blocked, plain", wayBlocked, false, ""},
-		{"blocked, encrypted", wayBlocked, true, ""},
+		{"through, plain", through, false, "through"},
+		{"through, encrypted", through, true, "through"},
+		{"around, plain", around, false, ""},
+		{"around, encrypted", around, true, "mark 1"},
+		{"by the stand-in, plain", outletWay{"wg1", 3}, false, "mark 3"},
+		{"by the stand-in, encrypted", outletWay{"wg1", 3}, true, "mark 3"},
+		{"blocked, plain", outletWay{}, false, ""},
+		{"blocked, encrypted", outletWay{}, true, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := outlets{}.of("wg0")
 			o.set(c.way)
 			var far net.Conn
-			dial := o.dial(by("through", &far), by("around", &far), c.encrypted)
+			dial := o.dial(by("through", &far), func(mark uint32) upstream.Dial { return by(fmt.Sprint("mark ", mark), &far) }, c.encrypted)
 			for _, network := range []string{"udp", "tcp"} {
 				conn, err := dial(t.Context(), network, "192.0.2.1:853")
 				if c.want == "" {
@@ -56,7 +61,7 @@ func TestOutlet(t *testing.T) {
 			if c.want == "" {
 				return
 			}
-			o.set((c.way + 1) % 3)
+			o.set(outletWay{"wg2", 4})
 			if _, err := far.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 				t.Errorf("after the way changed the stream is open: %v", err)
 			}

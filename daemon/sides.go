@@ -130,7 +130,7 @@ func sideDial(s configs.Side, m marks, out outlets, secret bool) upstream.Dial {
 	if _, ours := m.numbers[s.Via]; s.Via.IsTunnel() && !ours {
 		dial = boundTo(s.Via)
 	} else if s.Via.IsTunnel() {
-		dial = out.of(s.Via).dial(dial, dialer(m.of(routing.Direct)), secret)
+		dial = out.of(s.Via).dial(dial, dialer, secret)
 	}
 	if s.SOCKS5.Addr.IsValid() {
 		dial = proxyOf(s).Through(dial)

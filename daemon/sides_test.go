@@ -56,11 +56,14 @@ func TestQueryShowsTheDetour(t *testing.T) {
 	v := resolver.Visit{Side: "foreign", Path: "wg0", Tries: []resolver.Try{
 		{Server: "8.8.8.8", Proto: "udp", Took: time.Second}, {Server: "tls://1.1.1.1", Proto: "tls", Took: time.Second},
 	}}
-	got := asked(v, true)
+	got := asked(v, map[routing.Path]routing.Path{"wg0": routing.Direct})
 	if got[0].Via != "wg0" || got[1].Via != string(routing.Direct) {
 		t.Errorf("via %s and %s: only the encrypted server is asked around the tunnel", got[0].Via, got[1].Via)
 	}
-	if got := asked(v, false); got[1].Via != "wg0" {
+	if got := asked(v, map[routing.Path]routing.Path{"wg0": "wg1"}); got[0].Via != "wg1" || got[1].Via != "wg1" {
+		t.Errorf("while wg1 stands in: %+v", got)
+	}
+	if got := asked(v, nil); got[1].Via != "wg0" {
 		t.Errorf("via %s, and the tunnel is up", got[1].Via)
 	}
 }

@@ -127,6 +127,14 @@ func (e *engine) askKernel(ctx context.Context, a *api.Address, flows bool) {
 	if marked != "" {
 		path = marked
 	}
+	for _, t := range v.tunnels {
+		if t.part.Path == path {
+			k.StandIn = v.standIn(t)
+		}
+	}
+	if by := v.parts.via(v.live, path); by != "" {
+		path = by // blocked, its own table shows the lock
+	}
 	mark := uint32(0) // direct packets of the host itself carry none
 	if path.IsTunnel() {
 		mark = v.live.marks.of(path)
@@ -164,12 +172,7 @@ func (e *engine) flows(v *view, to netip.Addr) []api.Flow {
 	}
 	var all []api.Flow
 	for _, f := range flows {
-		path := "direct"
-		for p, n := range v.live.marks.numbers {
-			if f.Mark&uint32(v.live.marks.field) == v.live.marks.field.Tunnel(n) {
-				path = string(p)
-			}
-		}
+		path := v.flowPath(f.Mark)
 		proto := map[uint8]string{1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}[f.Protocol]
 		all = append(all, api.Flow{Proto: proto, From: f.Src, To: f.Dst, Path: path})
 	}

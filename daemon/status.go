@@ -70,6 +70,11 @@ func summary(s api.Status) string {
 		up = append(up, t.Path)
 	}
 	text := "fine: resolving, and routing through " + strings.Join(up, ", ")
+	for _, t := range s.Tunnels {
+		if t.StandIn != "" {
+			text += "; " + t.StandIn
+		}
+	}
 	if !s.Listen.HostAsks {
 		text += "; this host itself asks another resolver"
 	}
@@ -89,13 +94,7 @@ func (e *engine) conditions(v *view, s api.Status) []api.Condition {
 	all = append(all, e.kept.conditions()...)
 	all = append(all, e.data.conditions(v.parts, time.Now())...)
 	for _, t := range v.tunnels {
-		st := t.status()
-		if st.State != wg.Up {
-			c := api.Condition{Severity: severityWarning, Since: st.Since, What: fmt.Sprintf("tunnel %s is %s (%s)", t.part.Path, st.State, endpointText(t))}
-			if st.State == wg.Down {
-				c.Severity = severityError
-				c.What = fmt.Sprintf("tunnel %s is down: no answer from %s; its traffic is %s", t.part.Path, endpointText(t), whenDownText(t.part.WhenDown))
-			}
+		if c, ok := v.tunnelCondition(t); ok {
 			all = append(all, c)
 		}
 	}
@@ -141,13 +140,6 @@ func silent(side string, servers []upstream.Status) (c api.Condition, ok bool) {
 		}
 	}
 	return c, len(servers) > 0
-}
-
-func whenDownText(w configs.WhenDown) string {
-	if w == configs.WhenDownDirect {
-		return "going direct"
-	}
-	return "blocked"
 }
 
 func endpointText(t shownTunnel) string {
@@ -199,12 +191,16 @@ func tunnelStatus(v *view, t shownTunnel) api.Tunnel {
 	s := t.status()
 	n := v.live.marks.numbers[t.part.Path]
 	out := api.Tunnel{
-		Path: string(t.part.Path), State: string(s.State), Device: string(s.Kind), Endpoint: endpointText(t), Peer: s.Peer,
-		Received: s.RX, Sent: s.TX, WhenDown: string(t.part.WhenDown),
-		Mark: fmt.Sprintf("%#x", v.live.marks.of(t.part.Path)), Table: routing.FirstTable + n,
+		Path: string(t.part.Path), State: string(v.stateOf(t)), Device: string(s.Kind), Endpoint: endpointText(t), Peer: s.Peer,
+		Received: s.RX, Sent: s.TX,
+		Carrier: api.Carrier{WhenDown: string(t.part.WhenDown), CarriedBy: string(v.parts.via(v.live, t.part.Path)), StandIn: v.standing(t)},
+		Mark:    fmt.Sprintf("%#x", v.live.marks.of(t.part.Path)), Table: routing.FirstTable + n,
 	}
 	if !s.Handshake.IsZero() {
 		out.Handshake = &s.Handshake
+	}
+	if s.Probe != (wg.Probed{}) {
+		out.Probe = &api.Probe{At: s.Probe.At, Latency: api.Since(s.Probe.Latency), Error: s.Probe.Err}
 	}
 	return out
 }

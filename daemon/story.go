@@ -5,14 +5,14 @@ import (
 	"net/netip"
 	"strings"
 
-	"smartdns/configs"
 	"smartdns/resolver"
 	"smartdns/routing"
 	"smartdns/web/api"
 )
 
-// story turns the Decision on q into what the API shows. Encrypted
-// servers of the detoured paths are asked directly for the time being.
+// story turns the Decision on q into what the API shows. Servers of a tunnel
+// that is down are asked by its stand-in for the time being; directly, only the
+// encrypted ones.
 func story(d *resolver.Decision, q *resolver.Query, v *view) api.Decision {
 	detoured, dates := v.detours(), v.parts.dates()
 	out := api.Decision{
@@ -34,7 +34,7 @@ func story(d *resolver.Decision, q *resolver.Query, v *view) api.Decision {
 			if len(v.Tries) > 0 {
 				out.Cached, out.Age, out.Prefetched = "", 0, false
 			}
-			step.Asked = append(step.Asked, asked(v, detoured[v.Path])...)
+			step.Asked = append(step.Asked, asked(v, detoured)...)
 		}
 		out.Steps = append(out.Steps, step)
 	}
@@ -52,12 +52,12 @@ func client(a netip.Addr) string {
 	return a.String()
 }
 
-// detours says on behalf of which tunnels servers are asked directly now.
-func (v *view) detours() map[routing.Path]bool {
-	all := map[routing.Path]bool{}
+// detours says by which other path the servers of a tunnel are asked now.
+func (v *view) detours() map[routing.Path]routing.Path {
+	all := map[routing.Path]routing.Path{}
 	for _, t := range v.parts.Tunnels {
-		if l, ok := v.live.links[t.Path]; ok && !l.up && t.WhenDown == configs.WhenDownDirect {
-			all[t.Path] = true
+		if by := v.parts.via(v.live, t.Path); by != "" && by != t.Path {
+			all[t.Path] = by
 		}
 	}
 	return all
@@ -109,7 +109,7 @@ func auto(s resolver.Story) *api.Auto {
 	return a
 }
 
-func asked(v resolver.Visit, detoured bool) []api.Asked {
+func asked(v resolver.Visit, detours map[routing.Path]routing.Path) []api.Asked {
 	base := api.Asked{Side: v.Side, Cached: v.Cached, Age: api.Since(v.Age), Prefetched: v.Prefetched, Via: string(v.Path), Note: visitNote(v)}
 	if len(v.Tries) == 0 {
 		base.Took, base.Error = api.Since(v.Took), oneLine(v.Err)
@@ -119,8 +119,10 @@ func asked(v resolver.Visit, detoured bool) []api.Asked {
 	for i, t := range v.Tries {
 		a := base
 		a.Server, a.Proto, a.Took, a.Error = t.Server, t.Proto, api.Since(t.Took), oneLine(t.Err)
-		if detoured && t.Proto != "udp" && t.Proto != "tcp" { // only encrypted servers are
-			a.Via = string(routing.Direct)
+		by := detours[v.Path]
+		encrypted := t.Proto != "udp" && t.Proto != "tcp"
+		if by.IsTunnel() || by == routing.Direct && encrypted {
+			a.Via = string(by)
 		}
 		if i < len(v.Tries)-1 {
 			a.Note = ""

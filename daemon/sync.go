@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"time"
 
 	"smartdns/routing/wg"
 )
@@ -11,6 +12,7 @@ import (
 type shownTunnel struct {
 	part    Tunnel
 	monitor *wg.Monitor
+	wait    time.Duration // until it is used again, while it is up and another stands in
 }
 
 func (t shownTunnel) status() wg.Status {
@@ -25,7 +27,7 @@ func (e *engine) shownTunnels() []shownTunnel {
 	for _, part := range e.parts.Tunnels {
 		s := shownTunnel{part: part}
 		if t := e.tunnels[part.Path]; t != nil {
-			s.monitor = t.monitor
+			s.monitor, s.wait = t.monitor, t.back.left(time.Now())
 		}
 		all = append(all, s)
 	}

@@ -91,6 +91,12 @@ func counterText(name string) string {
 			"spoofed": "packets: forged towards a tunnel's address, dropped",
 		}[name]
 	}
+	switch {
+	case name == "locked_standing":
+		return "packets: of flows that stand in, kept from an uplink"
+	case name == "new_revocable":
+		return "new flows direct while their tunnel is down"
+	}
 	switch kind {
 	case "new":
 		return "new flows on " + path

@@ -23,19 +23,15 @@ type running struct {
 	part    Tunnel
 	device  *wg.Tunnel
 	monitor *wg.Monitor
-	index   int // of its link as last seen; 0: gone
+	back    comeback
+	by      routing.Path // who carried its flows last; "": nobody
+	index   int          // of its link as last seen; 0: gone
 	mtu     mtuTo
 	stop    context.CancelFunc
 	done    chan struct{} // closed when the monitor has ended
 	raised  bool          // all of it is there: PostUp was run
 	hookErr error         // of PostUp
 }
-
-// up reports whether packets may go in. While the tunnel is connecting they
-// may: WireGuard keeps them until the handshake, and whoever resolved a name
-// through the new session can connect at once. Only a tunnel that is known to
-// be down refuses them.
-func (t *running) up() bool { return t.monitor.Status().State != wg.Down }
 
 // openTunnel makes the device and configures it. Its link is not up yet.
 func (e *engine) openTunnel(ctx context.Context, part Tunnel) (*running, error) {
@@ -75,7 +71,8 @@ func (e *engine) monitorTunnel(t *running) {
 	t.stop, t.done = cancel, make(chan struct{})
 	t.monitor = wg.NewMonitor(wg.MonitorOptions{
 		Name: string(t.part.Path), Config: t.part.WG, Device: t.device,
-		Probe: e.probe(t.part.Path), Store: e.endpoints, Lookups: e.lookups(),
+		Probe:    e.probe(t.part.Path),
+		Watchful: func() bool { return e.shown.Load().parts.watchful(t.part.Path) }, Store: e.endpoints, Lookups: e.lookups(),
 		Changed: func(s wg.Status) {
 			e.log.Info("tunnel", "tunnel", s.Name, "state", string(s.State), "endpoint", s.Endpoint.String())
 			e.poke()

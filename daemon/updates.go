@@ -90,13 +90,14 @@ func (e *engine) setUpdates() {
 
 // updatePath is how mirrors are reached over a path, and where they are asked
 // for: at servers that are asked over the same path. While a tunnel is down
-// nothing of it goes another way, whatever its when_down says.
+// another one may stand in; nothing of it goes direct, whatever its when_down
+// says.
 func (e *engine) updatePath(via routing.Path) update.Path {
 	dial := dialer(e.marks.of(via))
 	open := func() bool { return true }
 	if via.IsTunnel() {
 		out := e.outlets.of(via)
-		dial, open = out.dial(dial, nil, false), out.open
+		dial, open = out.dial(dial, dialer, false), out.open
 	}
 	parts := e.parts
 	var own []upstream.Exchanger // of sides on this path, the foreign one first

@@ -207,18 +207,20 @@ func TestNothingIsFetchedAroundATunnel(t *testing.T) {
 	}
 	e.sides = built
 	path := e.updatePath("wg0")
-	for _, way := range []outletWay{wayBlocked, wayAround} {
+	for _, way := range []outletWay{{}, {by: routing.Direct}} {
 		e.outlets.of("wg0").set(way)
 		if path.Open() {
-			t.Errorf("way %d: it says that it is open", way)
+			t.Errorf("way %v: it says that it is open", way)
 		}
 		if c, err := path.Dial(t.Context(), "tcp", "93.184.216.34:443"); !errors.Is(err, errTunnelDown) {
-			t.Errorf("way %d: %v %v", way, c, err)
+			t.Errorf("way %v: %v %v", way, c, err)
 		}
 	}
-	e.outlets.of("wg0").set(wayThrough)
-	if !path.Open() || !e.updatePath(routing.Direct).Open() {
-		t.Error("they are not open")
+	for _, by := range []routing.Path{"wg0", "wg1"} {
+		e.outlets.of("wg0").set(outletWay{by: by})
+		if !path.Open() || !e.updatePath(routing.Direct).Open() {
+			t.Errorf("they are not open by %s", by)
+		}
 	}
 }
 

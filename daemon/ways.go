@@ -19,11 +19,18 @@ func (p *Parts) ways(l live) []routing.Way {
 	if p.Config.Routing.Mode != configs.ModeRoutes {
 		return nil
 	}
-	w := waysOf{around: map[routing.Path]bool{}}
+	w := waysOf{around: map[routing.Path]routing.Path{}}
 	for _, t := range p.Tunnels {
-		// Its lines then lead nowhere else than the rest of the host: an address
-		// of the tunnel's would be the wrong source.
-		w.around[t.Path] = t.WhenDown == configs.WhenDownDirect && !l.links[t.Path].up
+		switch by := p.via(l, t.Path); {
+		case by == routing.Direct:
+			// Its lines then lead nowhere else than the rest of the host: an address
+			// of the tunnel's would be the wrong source.
+			w.around[t.Path] = ""
+		case by.IsTunnel() && l.links[t.Path].index == 0:
+			// Without a link no route leads to where flows are marked for the
+			// stand-in.
+			w.around[t.Path] = by
+		}
 	}
 	main := routing.Path("") // what is direct because it is written goes as the main table says
 	w.add(main, lanPrefixes(p.Config, l.facts)...)
@@ -90,7 +97,7 @@ func pathOrMain(p routing.Path) routing.Path {
 
 // waysOf gathers ways in the order of their precedence.
 type waysOf struct {
-	around map[routing.Path]bool // tunnels that are down, and when_down is direct
+	around map[routing.Path]routing.Path // tunnels whose lines lead another way for now
 	all    []routing.Way
 	seen   bart.Lite
 }
@@ -98,8 +105,8 @@ type waysOf struct {
 // add takes the prefixes that none before holds.
 func (w *waysOf) add(via routing.Path, prefixes ...netip.Prefix) {
 	fresh := len(w.all)
-	if w.around[via] {
-		via = ""
+	if other, ok := w.around[via]; ok {
+		via = other
 	}
 	for _, p := range prefixes {
 		p = p.Masked()

@@ -114,7 +114,7 @@ func (r Ruleset) recalled() []rule {
 	return rules(on(r.flow().is(0), isKnown(), jump(chainRecall)))
 }
 
-func (t Tunnel) detours() bool { return !t.Up && t.WhenDown == Detour }
+func (t Tunnel) detours() bool { return !t.Up && t.StandIn == routing.Direct }
 
 // decided gives a new flow its path.
 func (r Ruleset) decided(p routing.Path, mark uint32) chain {
@@ -129,6 +129,8 @@ func (r Ruleset) begin(t Tunnel) chain {
 	c := r.decided(t.Path, t.Mark)
 	if t.detours() {
 		c.rules = rules(on(goTo(chainDetour)).because("when_down = direct"))
+	} else if other, ok := r.standIn(t); ok {
+		c.rules = rules(on(count(newChain(t.Path)), r.flow().set(r.stood(t))).because(other.name() + " stands in"))
 	}
 	// What belongs to no flow gets no translation and keeps no mark.
 	c.rules = slices.Concat(rules(
@@ -328,6 +330,7 @@ func (r Ruleset) steerFlows() []rule {
 	for _, t := range r.Tunnels {
 		out = append(out, on(r.flow().is(t.Mark), goTo(toChain(t.Path))))
 	}
+	out = append(out, r.standing()...)
 	if r.Decide.Routed {
 		return append(out, r.keepDirect()...)
 	}
@@ -383,6 +386,7 @@ func (r Ruleset) output() chain {
 	for _, t := range r.Tunnels {
 		c.rules = append(c.rules, on(r.flow().is(t.Mark), goTo(toChain(t.Path))))
 	}
+	c.rules = append(c.rules, r.standing()...)
 	return c
 }
 
@@ -542,6 +546,9 @@ func (r Ruleset) postrouting() chain {
 	}
 	for _, t := range r.Tunnels {
 		c.rules = append(c.rules, on(out().among(setUplinks), r.flow().is(t.Mark), count(lockCount(t.Path)), drop()))
+	}
+	if r.stands() {
+		c.rules = append(c.rules, on(out().among(setUplinks), r.stoodFlows(), count(lockStood), drop()))
 	}
 	return c
 }

@@ -156,14 +156,15 @@ func (p program) moved(have snapshot) []flowStep {
 	}
 	for _, m := range p.moves {
 		i := slices.IndexFunc(p.chains, func(c chain) bool { return c.name == m.chain })
-		if k, ok := have.chains[m.chain]; ok && i >= 0 && !p.chains[i].same(k) {
+		k, ok := have.chains[m.chain]
+		if ok && i >= 0 && !p.chains[i].same(k) && !slices.ContainsFunc(m.unless, func(c chain) bool { return c.same(k) }) {
 			out = append(out, flowStep{m})
 		}
 	}
 	if gone {
 		for n := range routing.MaxTunnels {
 			if mark := p.field.Tunnel(n); !slices.Contains(p.marks, mark) {
-				out = append(out, flowStep{move{mark: mark, field: p.field}})
+				out = append(out, flowStep{move{mark: mark, field: p.field}}, flowStep{move{mark: p.field.Stood(n), field: p.field}})
 			}
 		}
 	}

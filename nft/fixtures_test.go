@@ -71,7 +71,7 @@ func twoTunnels() nft.Ruleset {
 	r := gateway()
 	r.Tunnels[0].Up = false
 	r.Tunnels = append(r.Tunnels, nft.Tunnel{
-		Path: "office", Mark: routing.DefaultField.Tunnel(1), WhenDown: nft.Detour, Inbound: nft.InboundAllow, MTU: 1380,
+		Path: "office", Mark: routing.DefaultField.Tunnel(1), StandIn: routing.Direct, Inbound: nft.InboundAllow, MTU: 1380,
 		Addresses: prefixes("10.20.0.7/24"), Own: prefixes("10.20.0.0/16"),
 	})
 	r.Addresses.Lists = []nft.List{{Name: "office-nets", Prefixes: prefixes("203.0.113.0/25", "203.0.113.128/25", "198.51.100.7/32")}}
@@ -91,7 +91,7 @@ func defaultDirect() nft.Ruleset {
 
 func rulesets() map[string]nft.Ruleset {
 	return map[string]nft.Ruleset{
-		"gateway": gateway(), "host": host(), "two-tunnels": twoTunnels(), "default-direct": defaultDirect(), "v4-tunnel": v4Tunnel(),
+		"gateway": gateway(), "host": host(), "two-tunnels": twoTunnels(), "default-direct": defaultDirect(), "v4-tunnel": v4Tunnel(), "stand-in": standIn(false, "wg1"),
 		"one-armed": oneArmed(),
 		"no-tunnel": {Interfaces: nft.Interfaces{Uplinks: []string{"wan0"}}},
 	}

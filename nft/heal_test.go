@@ -252,7 +252,7 @@ func (w *world) gapFlows(from netns.NsHandle, source string, heal func()) {
 func (w *world) detoured() (table *nft.Table, up nft.Ruleset, during net.Conn) {
 	w.t.Helper()
 	up, down := gateway(), gateway()
-	up.Tunnels[0].WhenDown, down.Tunnels[0].WhenDown, down.Tunnels[0].Up = nft.Detour, nft.Detour, false
+	up.Tunnels[0].StandIn, down.Tunnels[0].StandIn, down.Tunnels[0].Up = routing.Direct, routing.Direct, false
 	table = w.set(nft.Owned, down)
 	during, err := w.dial(w.lan, "tcp", foreign4+":80", 0)
 	if err != nil {

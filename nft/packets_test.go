@@ -127,9 +127,9 @@ func TestPacketsOfADeadTunnelFailAtOnce(t *testing.T) {
 func TestPacketsOfADeadTunnelGoDirectWhenAsked(t *testing.T) {
 	w := newWorld(t)
 	up := gateway()
-	up.Tunnels[0].WhenDown = nft.Detour
+	up.Tunnels[0].StandIn = routing.Direct
 	down := gateway()
-	down.Tunnels[0].WhenDown, down.Tunnels[0].Up = nft.Detour, false
+	down.Tunnels[0].StandIn, down.Tunnels[0].Up = routing.Direct, false
 	table := w.set(nft.Owned, up)
 	before, err := w.dial(w.lan, "tcp", foreign4+":80", 0)
 	if err != nil {

@@ -69,12 +69,15 @@ type set struct {
 	names  []string
 }
 
-// A move deletes the conntrack entries with a mark when a chain changes: flows
-// of a tunnel that went down go direct, and come back when it is up again.
+// A move deletes the conntrack entries with a mark when the chain changes that
+// gives new flows their way: flows of a tunnel that went down go direct or by
+// another tunnel, and come back when it is up again.
 type move struct {
 	chain string
 	mark  uint32
 	field routing.Field
+	// unless the chain was one of these, after which there are no such flows.
+	unless []chain
 }
 
 func (r Ruleset) program() program {
@@ -91,12 +94,8 @@ func (r Ruleset) program() program {
 	slices.Sort(p.counters)
 	p.counters = slices.Compact(p.counters)
 	for _, t := range r.Tunnels {
-		mark := r.revocable()
-		if t.detours() {
-			mark = t.Mark
-		}
 		p.marks = append(p.marks, t.Mark)
-		p.moves = append(p.moves, move{newChain(t.Path), mark, r.field()})
+		p.moves = append(p.moves, r.moves(t)...)
 	}
 	return p
 }

@@ -36,9 +36,9 @@ type Ruleset struct {
 // A Tunnel is a path other than direct.
 type Tunnel struct {
 	Path      routing.Path
-	Mark      uint32 // its value of the Field, as Field.Tunnel returns it
-	Up        bool   // whether packets can go through it now
-	WhenDown  WhenDown
+	Mark      uint32       // its value of the Field, as Field.Tunnel returns it
+	Up        bool         // whether packets can go through it now
+	StandIn   routing.Path // who carries its flows while it is not up: direct (revocably), another tunnel, or "": they are rejected at once
 	Inbound   Inbound
 	Addresses []netip.Prefix // of its interface: address and subnet
 	Own       []netip.Prefix // what always goes through it: AllowedIPs other than /0, DNS=
@@ -46,16 +46,6 @@ type Tunnel struct {
 	NoIPv4    bool           // it carries none: IPv4 for it is rejected at once
 	NoIPv6    bool
 }
-
-// WhenDown says what new flows of a tunnel that is not up do. The locks that
-// keep its marked packets from the uplinks stay either way.
-type WhenDown uint8
-
-// The values of when_down.
-const (
-	Block  WhenDown = iota // they are rejected at once
-	Detour                 // "direct": they go direct, revocably
-)
 
 // Inbound says what happens to new connections that come out of a tunnel.
 type Inbound uint8
@@ -172,6 +162,11 @@ func (r Ruleset) Check() error {
 			return fmt.Errorf("tunnel %s: mark %#x is that of %s", t.Path, t.Mark, other)
 		}
 		marks[t.Mark] = t.Path
+	}
+	for _, t := range r.Tunnels {
+		if err := r.checkStandIn(t); err != nil {
+			return fmt.Errorf("tunnel %s: %w", t.Path, err)
+		}
 	}
 	for _, rule := range r.Decide.Rules {
 		if err := r.checkPath(rule.Via); err != nil {

@@ -47,6 +47,7 @@ const MaxTunnels = 16
 const (
 	MarkDirect    = 1  // as a packet mark only on our own sockets
 	FirstTunnel   = 2  // the first tunnel
+	FirstStood    = 32 // a flow of the first tunnel that goes by its stand-in, another tunnel
 	MarkRevocable = 63 // a flow that goes direct only while its tunnel is down
 )
 
@@ -63,6 +64,15 @@ func (f Field) Value(n uint32) uint32 { return n << bits.TrailingZeros32(uint32(
 
 // Tunnel returns the mark of tunnel n, counted from 0.
 func (f Field) Tunnel(n int) uint32 { return f.Value(FirstTunnel + uint32(n)) }
+
+// Stood returns the flow mark of what belongs into tunnel n, counted from 0, and
+// goes by another tunnel while n is down. Packets carry the other's mark.
+func (f Field) Stood(n int) uint32 { return f.Value(FirstStood + uint32(n)) }
+
+// Standing returns the mask and the value under it of every Stood mark.
+func (f Field) Standing() (mask, value uint32) {
+	return f.Value(FirstStood | MaxTunnels), f.Value(FirstStood)
+}
 
 // Format returns v/mask as iproute2 prints it.
 func (f Field) Format(v uint32) string { return fmt.Sprintf("%#x/%#x", v, uint32(f)) }

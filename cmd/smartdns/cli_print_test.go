@@ -261,7 +261,7 @@ func TestStatusReads(t *testing.T) {
 		Fine: true, Summary: "fine: resolving, and routing through wg0", Uptime: 93784, Listen: listen,
 		Tunnels: []api.Tunnel{{
 			Path: "wg0", State: "up", Device: "kernel", Endpoint: "45.76.1.2:51820", Peer: "V7g3…", Handshake: &shaken,
-			Received: 123456789, Sent: 4321, WhenDown: "block", Mark: "0x2000000", Table: 52001,
+			Received: 123456789, Sent: 4321, Probe: &api.Probe{At: shaken, Latency: 0.0412}, Carrier: api.Carrier{WhenDown: "block", CarriedBy: "wg0"}, Mark: "0x2000000", Table: 52001,
 		}},
 		Sides: []api.Side{
 			{Name: "domestic", Via: "direct", Servers: []api.Server{{Server: "223.5.5.5", Up: true, Latency: 0.0071, Queries: 812, Suspect: 7}, {Server: "119.29.29.29", Up: true}}},
@@ -290,7 +290,16 @@ func TestStatusReads(t *testing.T) {
 		{Severity: "error", What: "no server of the foreign side answers"},
 		{Severity: "warning", What: "this host does not ask us: /etc/resolv.conf names another resolver", Fix: "write system = true under [listen], or: echo nameserver 127.0.0.1 > /etc/resolv.conf"},
 	}
-	bad.Tunnels = []api.Tunnel{{Path: "wg0", State: "down", Device: "userspace", Endpoint: "45.76.1.2:51820", Peer: "V7g3…", WhenDown: "block", Mark: "0x2000000", Table: 52001, Error: "no answer"}}
+	bad.Tunnels = []api.Tunnel{
+		{
+			Path: "wg0", State: "blocked", Device: "userspace", Endpoint: "45.76.1.2:51820", Peer: "V7g3…", Mark: "0x2000000", Table: 52001,
+			Probe: &api.Probe{At: shaken, Error: "probing 8.8.8.8:53 through the tunnel: i/o timeout"}, Carrier: api.Carrier{WhenDown: "block"},
+		},
+		{
+			Path: "wg1", State: "down", Device: "userspace", Endpoint: "45.76.1.9:51820", Peer: "k9Tr…", Mark: "0x3000000", Table: 52002,
+			Carrier: api.Carrier{WhenDown: "wg2", CarriedBy: "wg2", StandIn: "wg1 is down, wg2 stands in"},
+		},
+	}
 	bad.Sides = []api.Side{{Name: "foreign", Via: "wg0", Servers: []api.Server{{Server: "1.1.1.1", Queries: 3, Failures: 3, Latency: 1, LastError: "connecting: dial tcp 1.1.1.1:53: i/o timeout"}}}}
 	bad.Lists, bad.Sets, bad.Counters = []api.List{{Name: "cn-domains", Source: "/etc/smartdns/cn.conf", Error: "no such file"}}, nil, nil
 	only := api.Status{Fine: true, Summary: "fine, but only resolving: no tunnel is configured, so nothing is routed", Uptime: 3, Listen: listen}

@@ -101,7 +101,7 @@ func TestSilentFarEndIsBlocked(t *testing.T) {
 	tr := w.traffic()
 	w.FarEnd.SetSilent(true)
 	silent := time.Now()
-	w.waitTunnel("down", 25*time.Second)
+	w.waitTunnel("blocked", 25*time.Second)
 	t.Logf("down after %s", time.Since(silent).Round(time.Millisecond))
 	if s := w.status(); s.Fine || !strings.Contains(s.Summary, "wg0 is down") || !strings.Contains(s.Summary, "blocked") {
 		t.Errorf("status says %q (fine %t), want that wg0 is down and blocked", s.Summary, s.Fine)

@@ -102,7 +102,7 @@ func TestConnectionsFailFastWhileTheTunnelIsDown(t *testing.T) {
 	w.FarEnd.SetSilent(true)
 	w.waitFor("the tunnel is down", 40*time.Second, func() error {
 		w.Client.Datagram(w.context(200*time.Millisecond), port443(lab.AbroadWebV4)) // something to be answered
-		if s := w.status().Tunnels[0].State; s != "down" {
+		if s := w.status().Tunnels[0].State; s != "blocked" {
 			return fmt.Errorf("it is %s", s)
 		}
 		return nil

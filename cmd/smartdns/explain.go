@@ -292,6 +292,9 @@ func (p printer) kernel(k api.Kernel, marked bool) {
 	if len(far) > 0 {
 		p.row("", p.faint(strings.Join(far, ", ")), "")
 	}
+	if k.StandIn != "" {
+		p.row("", p.bad(k.StandIn), "")
+	}
 	const most = 8
 	for i, f := range k.Flows {
 		if i == most {

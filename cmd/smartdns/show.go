@@ -108,10 +108,17 @@ func (p printer) tunnel(t api.Tunnel, now time.Time) {
 		hs = "handshake " + long(api.Since(max(0, now.Sub(*t.Handshake)))) + " ago"
 	}
 	p.row("tunnel", pad(t.Path, 8)+state+"  "+t.Endpoint, hs)
-	p.row("", fmt.Sprintf("%s device, peer %s, when down: %s", t.Device, t.Peer, t.WhenDown), "")
+	latency := ""
+	if t.Probe != nil && t.Probe.Latency > 0 {
+		latency = "latency " + short(t.Probe.Latency)
+	}
+	p.row("", fmt.Sprintf("%s device, peer %s, when down: %s", t.Device, t.Peer, t.WhenDown), latency)
 	p.row("", fmt.Sprintf("fwmark %s, table %d", t.Mark, t.Table), fmt.Sprintf("%s in, %s out", sizeText(t.Received), sizeText(t.Sent)))
-	if t.Error != "" {
-		p.row("", p.bad(t.Error), "")
+	if t.StandIn != "" {
+		p.row("", p.bad(t.StandIn), "")
+	}
+	if t.Probe != nil && t.Probe.Error != "" && t.State != "up" {
+		p.row("", p.bad(t.Probe.Error), "")
 	}
 }
 

@@ -5,7 +5,7 @@ import "time"
 // State says whether a tunnel carries packets.
 type State string
 
-// The states.
+// The states of a device, as a Monitor sees them.
 //
 //	connecting ──heard──▶ up ──10 s unanswered──▶ stale ──15 s, probe failed──▶ down
 //	    │                  ▲◀──────────heard────────┘                             │
@@ -16,6 +16,26 @@ const (
 	Stale      State = "stale"      // in doubt: we sent, and hear nothing; being probed
 	Down       State = "down"       // silent, and the probe says so too
 )
+
+// The states of what belongs into a tunnel, where its device says Down or
+// nothing at all. See State.Carried.
+const (
+	Blocked  State = "blocked"  // the device is down, and nothing carries what belongs into it
+	Insecure State = "insecure" // what keeps it from the uplinks could not be put in place
+)
+
+// Carried returns the state of what belongs into a tunnel whose device is in
+// state s: locked says that the kernel keeps it from every other way, carried
+// that it has a way at all.
+func (s State) Carried(locked, carried bool) State {
+	switch {
+	case !locked:
+		return Insecure
+	case s == Down && !carried:
+		return Blocked
+	}
+	return s
+}
 
 const (
 	// doubtAfter is WireGuard's KEEPALIVE_TIMEOUT: a living peer answers any
@@ -28,6 +48,8 @@ const (
 	// leastData is the length of the smallest message that asks for an answer:
 	// one with a packet in it. A keepalive is half as long, and is never answered.
 	leastData = 64
+	// calmEvery is how often a watchful tunnel that is up is probed.
+	calmEvery = 30 * time.Second
 )
 
 // sample is what a device showed of a peer at some moment.
@@ -47,6 +69,7 @@ type machine struct {
 	lastProbe time.Time // when it began; zero: none in this doubt
 	silent    bool      // that probe, or the lack of one, confirms the silence
 	probes    bool      // there is a probe
+	watchful  bool      // probe it even while it is up, which it may only seem to be
 }
 
 func newMachine(now time.Time, probes bool) *machine {
@@ -134,10 +157,14 @@ func (m *machine) tick(now time.Time) {
 
 // wantsProbe reports whether a probe should begin now, and takes note of it.
 func (m *machine) wantsProbe(now time.Time) bool {
-	if !m.probes || m.state == Up {
-		return false
+	every := probeEvery
+	if m.state == Up {
+		if !m.watchful {
+			return false
+		}
+		every = calmEvery
 	}
-	if !m.lastProbe.IsZero() && now.Sub(m.lastProbe) < probeEvery {
+	if !m.probes || !m.lastProbe.IsZero() && now.Sub(m.lastProbe) < every {
 		return false
 	}
 	m.lastProbe = now

@@ -24,9 +24,13 @@ type MonitorOptions struct {
 	Device Device
 	// Probe asks something through the tunnel, by a socket with the tunnel's
 	// mark, and fails when nothing answers. nil: silence alone decides.
-	Probe   func(ctx context.Context) error
-	Store   *Store   // nil: remember nothing
-	Lookups []Lookup // for endpoints that are names, in order
+	Probe func(ctx context.Context) error
+	// Watchful reports whether the tunnel is probed even while it is up, every 30
+	// s: one that is idle may be dead, and nobody knows. It is asked each second;
+	// nil: it is not.
+	Watchful func() bool
+	Store    *Store   // nil: remember nothing
+	Lookups  []Lookup // for endpoints that are names, in order
 	// Changed is told each state after the first, which is Connecting, in
 	// order. It must not block.
 	Changed func(Status)
@@ -46,6 +50,14 @@ type Status struct {
 	Endpoint  netip.AddrPort // in use: where the peer roamed to
 	Handshake time.Time      // the last; zero: none
 	RX, TX    int64          // bytes of the main peer
+	Probe     Probed         // the last probe that ended
+}
+
+// Probed is the outcome of a probe. The zero Probed is none.
+type Probed struct {
+	At      time.Time     // when it ended
+	Latency time.Duration // until the answer; of the last that had one
+	Err     string        // why there was no answer; "" when there was
 }
 
 const (
@@ -78,6 +90,7 @@ type watch struct {
 	nextTry  time.Time
 	trying   bool
 	tried    netip.Addr // the address that the device calls now; zero: not chosen by us
+	probed   Probed
 }
 
 // NewMonitor returns a Monitor for Run.
@@ -154,6 +167,7 @@ func (m *Monitor) poll(ctx context.Context) {
 		m.moved(w, before)
 		m.tryEndpoint(ctx, w, now)
 		if i == 0 {
+			w.machine.watchful = m.o.Watchful != nil && m.o.Watchful()
 			m.probe(ctx, w, now)
 			m.publish(o.Kind, w, p)
 		}
@@ -190,17 +204,28 @@ func (m *Monitor) probe(ctx context.Context, w *watch, now time.Time) {
 	w.cancel = cancel
 	go func() {
 		defer cancel()
+		begun := time.Now()
 		err := m.o.Probe(limited)
+		took := time.Since(begun)
 		aborted := errors.Is(limited.Err(), context.Canceled)
 		m.tell(ctx, func(now time.Time) {
 			w.cancel = nil
 			if !aborted {
 				before := w.machine.state
+				w.probed = w.probed.next(now, took, err)
 				w.machine.probed(now, err == nil)
 				m.moved(w, before)
 			}
 		})
 	}()
+}
+
+// next is the outcome of the probe after p.
+func (p Probed) next(at time.Time, took time.Duration, err error) Probed {
+	if err != nil {
+		return Probed{At: at, Latency: p.Latency, Err: err.Error()}
+	}
+	return Probed{At: at, Latency: took}
 }
 
 // tryEndpoint begins to call the next address of the peer's name, when it has
@@ -261,6 +286,7 @@ func (m *Monitor) publish(kind Kind, w *watch, p PeerState) {
 	s := Status{
 		Name: m.o.Name, State: w.machine.state, Since: w.machine.since, Kind: kind,
 		Peer: w.peer.Short(), Endpoint: p.Endpoint, Handshake: p.Handshake, RX: p.RX, TX: p.TX,
+		Probe: w.probed,
 	}
 	old := m.status.Swap(&s)
 	if old.State != s.State && m.o.Changed != nil {

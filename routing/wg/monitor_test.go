@@ -296,7 +296,7 @@ func TestMonitorStatus(t *testing.T) {
 		defer w.mu.Unlock()
 		want := wg.Status{
 			Name: "wg0", State: wg.Up, Since: w.begin, Kind: wg.Userspace, Peer: w.peer.Short(),
-			Endpoint: here, Handshake: w.state.Handshake, RX: w.state.RX, TX: w.state.TX,
+			Endpoint: here, Handshake: w.state.Handshake, RX: w.state.RX, TX: w.state.TX, Probe: wg.Probed{At: w.begin},
 		}
 		if d := cmp.Diff(want, m.Status(), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" {
 			t.Errorf("(-want +got)\n%s", d)

@@ -80,17 +80,31 @@ type Certificate struct {
 // Tunnel is one tunnel's state.
 type Tunnel struct {
 	Path      string     `json:"path"`
-	State     string     `json:"state"` // down, connecting, up, stale
+	State     string     `json:"state"` // connecting, up, stale, down, blocked, insecure
 	Device    string     `json:"device"`
 	Endpoint  string     `json:"endpoint"`
 	Peer      string     `json:"peer"`      // the public key's first characters
 	Handshake *time.Time `json:"handshake"` // the last one; null: none yet
 	Received  int64      `json:"received"`  // bytes
 	Sent      int64      `json:"sent"`
-	WhenDown  string     `json:"when_down"`
 	Mark      string     `json:"mark"`
 	Table     int        `json:"table"`
-	Error     string     `json:"error,omitempty"`
+	Probe     *Probe     `json:"probe,omitempty"` // the last through it; none yet
+	Carrier
+}
+
+// Probe is a question through a tunnel that only its far end can have answered.
+type Probe struct {
+	At      time.Time `json:"at"`
+	Latency Seconds   `json:"latency"` // of the last that was answered; 0: none was
+	Error   string    `json:"error,omitempty"`
+}
+
+// Carrier says who carries the flows of a tunnel.
+type Carrier struct {
+	WhenDown  string `json:"when_down"`          // while it is down: block, direct, or another tunnel
+	CarriedBy string `json:"carried_by"`         // now: the tunnel itself, its stand-in, direct, or "": nobody
+	StandIn   string `json:"stand_in,omitempty"` // why that is another tunnel: "wg0 is down, wg1 stands in"
 }
 
 // Side is one upstream group.
@@ -253,6 +267,7 @@ type Kernel struct {
 	Source    string    `json:"source,omitempty"`
 	Peer      string    `json:"peer,omitempty"`
 	Handshake Seconds   `json:"handshake,omitempty"` // its age
+	StandIn   string    `json:"stand_in,omitempty"`  // why another tunnel carries it now: "wg0 is down, wg1 stands in"
 	Flows     []Flow    `json:"flows,omitempty"`
 	Error     string    `json:"error,omitempty"`
 }
