@@ -19,6 +19,11 @@ var (
 	FarV4    = netip.MustParseAddr("10.9.0.1") // the far end's, inside the tunnel
 	FarV6    = netip.MustParseAddr("fd09::1")
 	Endpoint = netip.MustParseAddrPort("45.76.1.2:51820")
+
+	// Those of the second tunnel, where AddFarEnd makes one.
+	SecondV4       = netip.MustParseAddr("10.10.0.2") // the gateway's, on wg1
+	SecondV6       = netip.MustParseAddr("fd10::2")
+	SecondEndpoint = netip.MustParseAddrPort("45.77.1.2:51820")
 )
 
 // Addresses of servers.

@@ -215,7 +215,9 @@ func atHome(a netip.Addr) bool {
 	return a.Is4() && a.As4()[0] == 114 // 114.114.114.114 and its neighbours
 }
 
-func throughTunnel(a netip.Addr) bool { return a == TunnelV4 || a == TunnelV6 }
+func throughTunnel(a netip.Addr) bool {
+	return a == TunnelV4 || a == TunnelV6 || a == SecondV4 || a == SecondV6
+}
 
 func clientSubnet(m *dns.Msg) netip.Prefix {
 	opt := m.IsEdns0()

@@ -19,6 +19,7 @@ import (
 // its own, which forwards what comes out of the tunnel.
 type FarEnd struct {
 	*Namespace
+	at     place
 	keys   keys
 	bind   *hostBind
 	device *device.Device
@@ -43,14 +44,40 @@ func newKeys() (keys, error) {
 	return k, err
 }
 
+// place is where a far end is, and the addresses of its tunnel's ends.
+type place struct {
+	endpoint     netip.AddrPort
+	near4, near6 netip.Addr // the gateway's
+	far4, far6   netip.Addr
+	hosting      [2]netip.Prefix // the network that it is in
+	link, name   string          // that network's link in the world; the host's
+}
+
+func firstPlace() place {
+	return place{
+		endpoint: Endpoint, near4: TunnelV4, near6: TunnelV6, far4: FarV4, far6: FarV6,
+		hosting: [2]netip.Prefix{hostingV4, hostingV6}, link: "hosting", name: "far end",
+	}
+}
+
+// secondPlace is that of a second tunnel, which a test can ask for.
+func secondPlace() place {
+	return place{
+		endpoint: SecondEndpoint, near4: SecondV4, near6: SecondV6,
+		far4: netip.MustParseAddr("10.10.0.1"), far6: netip.MustParseAddr("fd10::1"),
+		hosting: [2]netip.Prefix{netip.MustParsePrefix("45.77.1.0/24"), netip.MustParsePrefix("2001:19f0:2::/64")},
+		link:    "hosting2", name: "second far end",
+	}
+}
+
 // tunnelMTU is wg-quick's for an uplink of 1500.
 const tunnelMTU = 1420
 
 // insideName is the far end's WireGuard link.
 const insideName = "wg-far"
 
-func startFarEnd(ns *Namespace, logf func(string, ...any)) (*FarEnd, error) {
-	f := &FarEnd{Namespace: ns}
+func startFarEnd(ns *Namespace, at place, logf func(string, ...any)) (*FarEnd, error) {
+	f := &FarEnd{Namespace: ns, at: at}
 	var err error
 	if f.keys, err = newKeys(); err != nil {
 		return nil, fmt.Errorf("making keys: %w", err)
@@ -79,14 +106,14 @@ func startFarEnd(ns *Namespace, logf func(string, ...any)) (*FarEnd, error) {
 
 func (f *FarEnd) configure() error {
 	if err := f.device.IpcSet(fmt.Sprintf("private_key=%s\nlisten_port=%d\npublic_key=%s\npreshared_key=%s\nallowed_ip=%s/32\nallowed_ip=%s/128\nallowed_ip=192.168.8.0/24\nallowed_ip=fd00:8::/64\n",
-		hex.EncodeToString(f.keys.far.Bytes()), Endpoint.Port(), hex.EncodeToString(f.keys.near.PublicKey().Bytes()),
-		hex.EncodeToString(f.keys.shared[:]), TunnelV4, TunnelV6)); err != nil {
+		hex.EncodeToString(f.keys.far.Bytes()), f.at.endpoint.Port(), hex.EncodeToString(f.keys.near.PublicKey().Bytes()),
+		hex.EncodeToString(f.keys.shared[:]), f.at.near4, f.at.near6)); err != nil {
 		return fmt.Errorf("configuring the far end: %w", err)
 	}
 	if err := f.device.Up(); err != nil {
 		return fmt.Errorf("bringing the far end up: %w", err)
 	}
-	if err := f.up(insideName, netip.PrefixFrom(FarV4, 24), netip.PrefixFrom(FarV6, 64)); err != nil {
+	if err := f.up(insideName, netip.PrefixFrom(f.at.far4, 24), netip.PrefixFrom(f.at.far6, 64)); err != nil {
 		return err
 	}
 	// The LAN behind the tunnel is reached for inbound tests.
@@ -131,13 +158,13 @@ PresharedKey = %s
 AllowedIPs = 0.0.0.0/0, ::/0
 Endpoint = %s
 PersistentKeepalive = 25
-`, b64(f.keys.near.Bytes()), TunnelV4, TunnelV6, FarV4, b64(f.keys.far.PublicKey().Bytes()), b64(f.keys.shared[:]), Endpoint)
+`, b64(f.keys.near.Bytes()), f.at.near4, f.at.near6, f.at.far4, b64(f.keys.far.PublicKey().Bytes()), b64(f.keys.shared[:]), f.at.endpoint)
 }
 
 // clientUAPI is ClientConfig in the device's own language.
 func (f *FarEnd) clientUAPI(mark uint32) string {
 	return fmt.Sprintf("private_key=%s\nfwmark=%d\npublic_key=%s\npreshared_key=%s\nendpoint=%s\npersistent_keepalive_interval=25\nallowed_ip=0.0.0.0/0\nallowed_ip=::/0\n",
-		hex.EncodeToString(f.keys.near.Bytes()), mark, hex.EncodeToString(f.keys.far.PublicKey().Bytes()), hex.EncodeToString(f.keys.shared[:]), Endpoint)
+		hex.EncodeToString(f.keys.near.Bytes()), mark, hex.EncodeToString(f.keys.far.PublicKey().Bytes()), hex.EncodeToString(f.keys.shared[:]), f.at.endpoint)
 }
 
 func (f *FarEnd) closeDevice() error {

@@ -235,7 +235,7 @@ func (w *World) routes(Reporter) error {
 }
 
 func (w *World) tunnelEnd(r Reporter) error {
-	f, err := startFarEnd(w.FarEnd.Namespace, r.Logf)
+	f, err := startFarEnd(w.FarEnd.Namespace, firstPlace(), r.Logf)
 	if err != nil {
 		return err
 	}
