@@ -6,6 +6,7 @@ require (
 	aead.dev/minisign v0.3.0
 	github.com/fatih/color v1.19.0
 	github.com/gaissmai/bart v0.30.0
+	github.com/godbus/dbus/v5 v5.2.4
 	github.com/google/go-cmp v0.7.0
 	github.com/google/nftables v0.3.0
 	github.com/klauspost/compress v1.20.3

@@ -53,7 +53,7 @@ type Listen struct {
 	LAN      []string       // interfaces whose clients we serve and route
 	Clients  []netip.Prefix // who else may ask
 	Redirect bool           // LAN clients' port 53 comes to us
-	System   bool           // write resolv.conf
+	System   bool           // this host asks us
 }
 
 // Tunnel is one [tunnel.X] table.

@@ -21,7 +21,6 @@ import (
 	"smartdns/nft"
 	"smartdns/resolver/server"
 	"smartdns/routing"
-	"smartdns/routing/hostdns"
 	"smartdns/routing/linux"
 	"smartdns/web/api"
 )
@@ -58,7 +57,7 @@ func examine(ctx context.Context, o Options) host {
 			ours = append(ours, a.Addr())
 		}
 	}
-	h.config.asked, h.config.resolver = hostdns.Asks(resolvConf, ours...), resolverOf()
+	h.config.asked, h.config.resolver = hostView(ctx, ours)
 	h.listen = c.Listen.DNS
 	for _, t := range p.Tunnels {
 		h.secret(t.Config)
@@ -180,23 +179,6 @@ func (h *host) secret(path string) {
 func alive(d Dirs) bool {
 	_, err := api.Dial(filepath.Join(d.Run, SocketName)).Status(context.Background())
 	return err == nil
-}
-
-// resolverOf says who writes resolv.conf, "" where nothing shows.
-func resolverOf() string {
-	to, _ := filepath.EvalSymlinks(resolvConf)
-	text, _ := os.ReadFile(resolvConf)
-	switch head := string(text); {
-	case strings.HasPrefix(to, "/run/systemd/resolve/") || strings.Contains(head, "systemd-resolved"):
-		return "systemd-resolved"
-	case strings.HasPrefix(to, "/run/NetworkManager/") || strings.Contains(head, "NetworkManager"):
-		return "NetworkManager"
-	case strings.HasPrefix(to, "/run/resolvconf/") || strings.Contains(head, "resolvconf(8)"):
-		return "resolvconf"
-	case strings.Contains(head, "Tailscale") || strings.Contains(head, "tailscale"):
-		return "tailscale"
-	}
-	return ""
 }
 
 // buildDate is the day of the source that the program was built from.

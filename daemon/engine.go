@@ -170,7 +170,7 @@ func (e *engine) converge(ctx context.Context) {
 		e.note(ctx, "device", e.startDevices())
 		e.note(ctx, "hooks", e.raise(ctx))
 	}
-	e.note(ctx, "resolv.conf", e.hostDNS.follow(e.parts.Config.Listen.System, e.server.Addrs()))
+	e.note(ctx, "resolv.conf", e.hostDNS.follow(e.parts.Config.Listen.System, e.server.Addrs(), e.hostLink(l)))
 	e.show(l)
 }
 

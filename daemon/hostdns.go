@@ -20,21 +20,32 @@ const savedResolvConf = "resolv.conf.before"
 
 var errNotOnLoopback = errors.New(`[listen] system = true: no listener is on port 53 of a loopback address; add dns = ["127.0.0.1:53"]`)
 
-// hostFile is resolv.conf naming servers; changed, unless nil, is told that
-// others rewrote it.
-func hostFile(o Options, servers []netip.Addr, changed func()) *hostdns.File {
-	h := hostdns.Options{Path: resolvConf, Saved: filepath.Join(o.Dirs.State, savedResolvConf), Servers: servers, Logger: o.Log}
+// hostDNS is this host's resolver, told servers in the place of those of link;
+// changed, unless nil, is told that others changed that.
+func hostDNS(o Options, servers []netip.Addr, link string, changed func()) *hostdns.Host {
+	h := hostdns.Options{
+		Path: resolvConf, Saved: filepath.Join(o.Dirs.State, savedResolvConf), Bus: systemBus(),
+		Servers: servers, Link: link, Logger: o.Log,
+	}
 	if changed != nil {
 		h.Changed = func(error) { changed() }
 	}
 	return hostdns.New(h)
 }
 
-// restoreHostFile puts the former file back, and returns the command that did
-// the same.
-func restoreHostFile(o Options) ([]string, error) {
+// systemBus is where the programs are that say whom this host asks.
+func systemBus() string {
+	if a := os.Getenv("DBUS_SYSTEM_BUS_ADDRESS"); a != "" {
+		return a
+	}
+	return hostdns.SystemBus
+}
+
+// restoreHostDNS makes this host ask whom it asked before us, and returns the
+// command that does the same for the file.
+func restoreHostDNS(o Options) ([]string, error) {
 	before, _ := os.ReadFile(resolvConf) // not there is a content too
-	err := hostFile(o, nil, nil).Restore()
+	err := hostDNS(o, nil, "", nil).Restore()
 	after, _ := os.ReadFile(resolvConf)
 	if bytes.Equal(before, after) {
 		return nil, err
@@ -42,66 +53,116 @@ func restoreHostFile(o Options) ([]string, error) {
 	return []string{"mv " + filepath.Join(o.Dirs.State, savedResolvConf) + " " + resolvConf}, err
 }
 
-// hostResolver is this host's resolv.conf. Only the loop uses it.
+// hostResolver is whom this host asks. Only the loop uses it.
 type hostResolver struct {
 	opts    Options
 	wake    func()
-	file    *hostdns.File // nil: not ours
+	host    *hostdns.Host // nil: not ours
 	servers []netip.Addr  // that it names
+	link    hostLink      // whose servers they take the place of
+	again   bool          // somebody asked for another try
 	stop    func()        // ends the watch of it, and waits
 	clean   bool          // nothing of a killed run is left
 }
 
+// hostLink is the link whose servers systemd-resolved takes us for. It is
+// another one when it was made anew.
+type hostLink struct {
+	name  string
+	index int
+}
+
+// hostView says whether this host asks us at ours, and which program says so, ""
+// where that is us or nobody.
+func hostView(ctx context.Context, ours []netip.Addr) (asks bool, by string) {
+	v := hostdns.Look(ctx, resolvConf, systemBus(), ours...)
+	if v.By == hostdns.ByUs {
+		v.By = ""
+	}
+	return v.Asks, v.By
+}
+
+// hostLink is the first tunnel, whose addresses and routes are ours, or else an
+// uplink.
+func (e *engine) hostLink(l live) hostLink {
+	for _, t := range e.parts.Tunnels {
+		if i := l.links[t.Path].index; i > 0 {
+			return hostLink{string(t.Path), i}
+		}
+	}
+	for _, up := range l.facts.Uplinks() {
+		return hostLink{name: up}
+	}
+	return hostLink{}
+}
+
 // follow makes this host ask us where we listen, as soon as there is somebody to
-// ask, or gives back its file when the config does not say so.
-func (h *hostResolver) follow(want bool, listen []netip.AddrPort) error {
+// ask, or gives back what it asked before when the config does not say so.
+func (h *hostResolver) follow(want bool, listen []netip.AddrPort, link hostLink) error {
 	if !want {
 		return h.restore()
 	}
 	var servers []netip.Addr
 	for _, a := range listen {
 		if a.Port() == dnsPort && (a.Addr().IsLoopback() || a.Addr().IsUnspecified()) {
-			servers = append(servers, a.Addr())
+			servers = append(servers, onLoopback(a.Addr()))
 		}
 	}
 	switch {
 	case len(servers) == 0:
 		return errNotOnLoopback
-	case h.file != nil && slices.Equal(h.servers, servers):
-		return h.file.Err()
+	case h.host != nil && slices.Equal(h.servers, servers) && h.link == link:
+		err := h.host.Err()
+		if err == nil || errors.Is(err, hostdns.ErrContested) && !h.again {
+			return err
+		}
+		h.again = false
+		return h.host.Set()
 	}
 	h.unwatch()
-	f := hostFile(h.opts, servers, h.wake)
+	f := hostDNS(h.opts, servers, link.name, h.wake)
+	h.clean = false
 	if err := f.Set(); err != nil {
 		return err
 	}
-	h.file, h.servers, h.clean = f, servers, false
+	h.host, h.servers, h.link, h.again = f, servers, link, false
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	h.stop = func() { cancel(); <-done }
 	go func() {
 		defer close(done)
 		if err := f.Run(ctx); err != nil && ctx.Err() == nil {
-			h.opts.Log.Warn("resolv.conf is not watched", "err", err)
+			h.opts.Log.Warn("whom this host asks is not watched", "err", err)
 		}
 	}()
 	return nil
 }
 
-// restore puts the former file back, also one that a killed run left replaced.
+// onLoopback is a listener's address as this host asks it.
+func onLoopback(a netip.Addr) netip.Addr {
+	switch {
+	case !a.IsUnspecified():
+		return a
+	case a.Is4():
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return netip.IPv6Loopback()
+}
+
+// restore gives back what this host asked before, also what a killed run left.
 func (h *hostResolver) restore() error {
 	if h.clean {
 		return nil
 	}
 	h.unwatch()
-	f := h.file
+	f := h.host
 	if f == nil {
-		f = hostFile(h.opts, nil, nil)
+		f = hostDNS(h.opts, nil, "", nil)
 	}
 	if err := f.Restore(); err != nil {
 		return err
 	}
-	h.file, h.clean = nil, true
+	h.host, h.clean = nil, true
 	return nil
 }
 

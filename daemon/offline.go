@@ -176,7 +176,7 @@ func (p *Parts) planText(l live, sets bool) []string {
 		out = append(out, "#   "+a.String())
 	}
 	if p.Config.Listen.System {
-		out = append(out, "# and "+resolvConf+" names it, until we stop")
+		out = append(out, "# and this host asks it, until we stop")
 	}
 	for _, t := range p.Tunnels {
 		out = append(out, "# tunnel "+string(t.Path)+"; where the kernel has no WireGuard, a TUN of our own")
@@ -343,7 +343,7 @@ func clean(ctx context.Context, o Options) ([]string, error) {
 		}
 		errs = append(errs, err)
 	}
-	restored, err := restoreHostFile(o)
+	restored, err := restoreHostDNS(o)
 	out, errs = append(out, restored...), append(errs, err)
 	have, _, err := k.Observe(ctx, nil)
 	if err != nil {

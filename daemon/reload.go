@@ -27,6 +27,7 @@ func (e *engine) reload(ctx context.Context, parts *Parts) error {
 		return fmt.Errorf("reloading: %w", err)
 	}
 	before := wanted{e.parts, e.marks, e.policy, e.sides}
+	e.hostDNS.again = true
 	known := maps.Clone(e.failures)
 	e.adopt(ctx, next)
 	e.note(ctx, "records", nil) // this parts' records have just been read

@@ -26,6 +26,7 @@ import (
 	"smartdns/resolver/server"
 	"smartdns/resolver/work"
 	"smartdns/routing"
+	"smartdns/routing/hostdns"
 	"smartdns/routing/linux"
 	"smartdns/routing/wg"
 	"smartdns/web"
@@ -348,9 +349,10 @@ func removeAll(ctx context.Context, routes *routing.Reconciler) ([]routing.Step,
 
 // tolerable reports whether listening failed only on addresses that are not
 // there (yet), or on the port for redirected queries, which port 53 can stand in
-// for; or whether files of records cannot be read again.
+// for; or whether files of records cannot be read again, or another program
+// keeps this host from asking us.
 func tolerable(err error) bool {
-	if errors.Is(err, errRecordsKept) {
+	if errors.Is(err, errRecordsKept) || errors.Is(err, hostdns.ErrContested) {
 		return true
 	}
 	for _, err := range unjoin(err) {

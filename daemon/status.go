@@ -13,7 +13,6 @@ import (
 	"smartdns/resolver/policy"
 	"smartdns/resolver/upstream"
 	"smartdns/routing"
-	"smartdns/routing/hostdns"
 	"smartdns/routing/wg"
 	"smartdns/web/api"
 )
@@ -24,7 +23,7 @@ func (e *engine) status(ctx context.Context) api.Status {
 	s := api.Status{
 		Tunnels: []api.Tunnel{}, Sets: []api.Set{}, Classified: []string{},
 		Schema: api.Schema, Version: e.opts.Version, Uptime: api.Since(time.Since(e.started)),
-		Listen: e.listenStatus(v), Lists: append([]api.List{}, v.parts.allLists()...), Sides: sideStatus(v), Counters: e.counters(),
+		Listen: e.listenStatus(ctx, v), Lists: append([]api.List{}, v.parts.allLists()...), Sides: sideStatus(v), Counters: e.counters(),
 	}
 	for _, t := range v.tunnels {
 		s.Tunnels = append(s.Tunnels, tunnelStatus(v, t))
@@ -63,7 +62,7 @@ func summary(s api.Status) string {
 		}
 	}
 	if len(s.Tunnels) == 0 {
-		return "fine, but only resolving: no tunnel is configured, so nothing is routed"
+		return "fine, but only resolving: no tunnel is configured, so nothing is routed" + hostAsksText(s.Listen)
 	}
 	var up []string
 	for _, t := range s.Tunnels {
@@ -75,10 +74,21 @@ func summary(s api.Status) string {
 			text += "; " + t.StandIn
 		}
 	}
-	if !s.Listen.HostAsks {
-		text += "; this host itself asks another resolver"
+	return text + hostAsksText(s.Listen)
+}
+
+// hostAsksText says whom this host asks, and by whom, unless it is us by our own
+// resolv.conf.
+func hostAsksText(l api.Listen) string {
+	switch {
+	case !l.HostAsks && l.HostBy != "":
+		return "; this host itself asks another resolver, by " + l.HostBy
+	case !l.HostAsks:
+		return "; this host itself asks another resolver"
+	case l.HostBy != "":
+		return "; this host asks us by " + l.HostBy
 	}
-	return text
+	return ""
 }
 
 // conditions gathers what is not as it should be, errors first.
@@ -118,10 +128,16 @@ func (e *engine) conditions(v *view, s api.Status) []api.Condition {
 		all = append(all, api.Condition{Severity: severityWarning, What: w.String(), Since: e.started})
 	}
 	if !s.Listen.HostAsks {
-		all = append(all, api.Condition{
+		c := api.Condition{
 			Severity: severityWarning, What: "this host does not ask us: " + resolvConf + " names another resolver", Since: e.started,
-			Fix: "write system = true under [listen], or: echo nameserver 127.0.0.1 > " + resolvConf,
-		})
+			Fix: "write system = true under [listen]",
+		}
+		if by := s.Listen.HostBy; by != "" {
+			c.What = "this host does not ask us, but whom " + by + " names"
+		} else {
+			c.Fix += ", or: echo nameserver 127.0.0.1 > " + resolvConf
+		}
+		all = append(all, c)
 	}
 	slices.SortStableFunc(all, func(a, b api.Condition) int { return strings.Compare(a.Severity, b.Severity) })
 	return all
@@ -152,7 +168,7 @@ func endpointText(t shownTunnel) string {
 	return "its peer"
 }
 
-func (e *engine) listenStatus(v *view) api.Listen {
+func (e *engine) listenStatus(ctx context.Context, v *view) api.Listen {
 	st := e.server.Stats()
 	l := api.Listen{Addrs: e.server.Addrs(), Clients: append([]netip.Prefix{}, v.parts.Config.Listen.Clients...), UDP: st.UDP, TCP: st.TCP, Refused: st.Refused}
 	l.Clients = append(l.Clients, lanPrefixes(v.parts.Config, v.live.facts)...)
@@ -168,7 +184,7 @@ func (e *engine) listenStatus(v *view) api.Listen {
 		l.Asks = append(l.Asks, api.ListenerSide{Addr: a, Side: side})
 	}
 	slices.SortFunc(l.Asks, func(a, b api.ListenerSide) int { return a.Addr.Compare(b.Addr) })
-	l.HostAsks = hostdns.Asks(resolvConf, port53...)
+	l.HostAsks, l.HostBy = hostView(ctx, port53)
 	return l
 }
 

@@ -189,7 +189,7 @@ func (e *engine) raiseAll(ctx context.Context, u UpOptions, l live) error {
 		}
 	}
 	if u.Quick != "" {
-		e.useDNS(e.parts.Tunnels[0].WG)
+		e.useDNS(e.parts.Tunnels[0])
 	}
 	return nil
 }
@@ -234,19 +234,19 @@ func (e *engine) call(ctx context.Context, t *running) error {
 }
 
 // useDNS makes this host ask the servers of the file, as wg-quick does by
-// resolvconf. Where resolv.conf is somebody else's, that is said and nothing
-// more.
-func (e *engine) useDNS(c *wg.Config) {
+// resolvconf. Where that cannot be, it is said and nothing more.
+func (e *engine) useDNS(t Tunnel) {
+	c := t.WG
 	if len(c.DNS) == 0 {
 		return
 	}
 	f := hostdns.New(hostdns.Options{
 		Path: resolvConf, Saved: filepath.Join(e.opts.Dirs.State, savedResolvConf), Logger: e.log,
-		Servers: c.DNS[:min(len(c.DNS), 3)], Search: c.Search,
+		Servers: c.DNS[:min(len(c.DNS), 3)], Search: c.Search, Link: string(t.Path), Bus: systemBus(),
 	})
 	if err := f.Set(); err != nil {
 		e.log.Warn("DNS = is not applied: " + err.Error())
 		return
 	}
-	e.log.Debug(fmt.Sprintf("[#] resolv.conf: nameserver %v search %v", c.DNS, c.Search))
+	e.log.Debug(fmt.Sprintf("[#] this host asks: nameserver %v search %v", c.DNS, c.Search))
 }

@@ -51,7 +51,7 @@ func (a *app) initCommand() *cobra.Command {
 	g.StringVar(&f.Home, "home", "", "the `COUNTRY` that is home, as its two letters (CN if not given)")
 	g.StringVar(&f.HomeFile, "home-file", "", "its prefixes, or an mmdb: a `FILE` that every other country than CN needs")
 	g.StringArrayVar(&f.Domestic, "domestic", nil, "a `SERVER` to ask for names at home, which every other country than CN needs; more may follow")
-	g.BoolVar(&f.System, "system", false, "this host asks smartdns, too: resolv.conf is written while it runs")
+	g.BoolVar(&f.System, "system", false, "this host asks smartdns, too, while it runs")
 	g.StringVarP(&f.output, "output", "o", "", "write this `FILE`, or - to print it; "+daemon.DefaultConfig+" or that of -c if not given")
 	g.BoolVar(&f.force, "force", false, "replace what is there, and keep it as .old")
 	for _, flag := range []string{"tunnel", "output", "home-file"} {

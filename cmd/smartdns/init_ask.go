@@ -125,7 +125,7 @@ func (q questions) ask(a *draft.Answers, host facts) error {
 	}); err != nil {
 		return err
 	}
-	if err := q.one("Shall this host itself ask smartdns, too, by its resolv.conf? yes or no", "yes", func(s string) error {
+	if err := q.one("Shall this host itself ask smartdns, too? yes or no", "yes", func(s string) error {
 		switch strings.ToLower(s) {
 		case "y", "yes":
 			a.System = true

@@ -160,7 +160,7 @@ func (w *writer) listenTable(p *page) {
 		"anybody comes to us; redirect = false leaves it alone.")
 	t.list("clients", w.listen.clients, "Who may ask besides this host and the LAN.")
 	if w.options.System {
-		t.set("system", word("true"), "This host asks us: resolv.conf is written, and put back on stop.")
+		t.set("system", word("true"), "This host asks us; on stop, whom it asked before.")
 	}
 }
 

@@ -1,47 +1,45 @@
-// Package hostdns makes this host ask us: it writes resolv.conf where that is a
-// plain file of its own, keeps it so, and puts the former file back.
+// Package hostdns makes this host ask us, by whoever says whom it asks:
+// systemd-resolved and NetworkManager are told over D-Bus, and everybody else's
+// resolv.conf is replaced. It keeps that so, and puts back what was.
+//
+// Nobody's program is run for it: openresolv and Debian's resolvconf have no
+// other interface than their command, so theirs is a resolv.conf as any other.
 package hostdns
 
 import (
-	"bytes"
+	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/netip"
-	"os"
 	"sync"
 	"time"
-
-	"smartdns/internal/wholefile"
 )
 
-// ErrNotPlain is matched by the errors of a resolv.conf that somebody else
-// looks after: a symbolic link, a mount, an immutable file, or one with the
-// header of a known program. They say what to do instead.
-var ErrNotPlain = errors.New("not a plain file of its own")
+// ErrNotOurs is matched by the errors of a resolv.conf that must not, or
+// cannot, be written: an immutable or read-only one, or one of a program that
+// would write it again at once. They say what to do instead.
+var ErrNotOurs = errors.New("not ours to write")
 
-// errContested is what Err says after giving up.
-var errContested = errors.New("somebody keeps rewriting it")
+// ErrContested is matched by what Err says after giving up.
+var ErrContested = errors.New("keeps changing it")
 
-// Options says which file to write, and what.
+// Options says whom this host is to ask, and where that is said.
 type Options struct {
-	Path    string       // the resolv.conf
-	Saved   string       // where the former file is kept; its directory must outlive a reboot
-	Servers []netip.Addr // where we listen on port 53, at most three
-	Search  []string     // in the place of the file's own search list; nil keeps that
+	Path    string       // the resolv.conf; nsswitch.conf is beside it
+	Saved   string       // where what it was is kept, and, with more letters, what others were told; the directory must outlive a reboot
+	Servers []netip.Addr // where we listen on port 53, at most three; not unspecified ones
+	Search  []string     // in the place of the host's own search list; nil keeps that
+	Link    string       // whose servers systemd-resolved takes us for: a tunnel of ours, else the uplink
+	Bus     string       // D-Bus address of the system bus; "" asks no program
 	Logger  *slog.Logger
-	// Changed is told the Err of each rewrite by others that Run dealt with.
+	// Changed is told the Err of each change by others that Run dealt with.
 	// nil: nobody. It must not block.
 	Changed func(error)
 }
 
-// File is a resolv.conf that names us. Its methods may be called concurrently.
-//
-// It is replaced by rename, not written in place: nobody ever reads half of it,
-// and a crash leaves one of the two files whole. The price is that it must not
-// be a mount point, which is one of the refusals anyway.
-type File struct {
+// Host is this host's resolver. Its methods may be called concurrently.
+type Host struct {
 	o Options
 
 	mu     sync.Mutex // guards following
@@ -49,119 +47,94 @@ type File struct {
 	err    error
 }
 
-// New returns a File for o; nothing is written yet. Only Path and Saved are
+// New returns a Host for o; nothing is changed yet. Only Path, Saved and Bus are
 // needed for Restore.
-func New(o Options) *File { return &File{o: o} }
+func New(o Options) *Host { return &Host{o: o} }
 
-// Set saves the file and makes it name us and nobody else, with the search
-// list and options it had. It is idempotent, and knows a file that a killed
-// run of ours left. The error matches ErrNotPlain when the file is not ours to
-// write; then nothing is changed.
-func (f *File) Set() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.recent = nil
-	_, f.err = f.setLocked()
-	return f.err
+// hand is one place that says whom this host asks.
+type hand interface {
+	// set makes it name us, after it kept what it said, and reports whether it
+	// had to change anything.
+	set(context.Context) (changed bool, err error)
+	// restore makes it say what it said before us, unless it no longer names us,
+	// and forgets that. Where nothing was kept, it does nothing.
+	restore(context.Context) error
+	String() string
 }
 
-// Err says why the file does not name us, or nil.
-func (f *File) Err() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.err
+// patience is how long all programs together have for an answer.
+const patience = 5 * time.Second
+
+// Set finds out who says whom this host asks, keeps that, and makes it say us
+// and nobody else, with the search list and options it had. It is idempotent,
+// and knows what a killed run of ours left. The error matches ErrNotOurs when
+// resolv.conf is not ours to write; then nothing is changed.
+func (h *Host) Set() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.recent = nil
+	_, h.err = h.setLocked()
+	return h.err
 }
 
-// setLocked reports whether it had to write.
-func (f *File) setLocked() (wrote bool, err error) {
-	saved, err := readSnapshot(f.o.Saved)
-	if err != nil {
-		return false, fmt.Errorf("reading the saved resolv.conf: %w", err)
-	}
-	if err := checkPlain(f.o.Path); err != nil {
-		return false, err
-	}
-	now, err := readSnapshot(f.o.Path)
-	switch {
-	case err != nil:
-		return false, fmt.Errorf("reading resolv.conf: %w", err)
-	case now == nil && saved == nil:
-		return false, fmt.Errorf("%s does not exist, and nobody would know what to restore; create it first: touch %[1]s: %w", f.o.Path, fs.ErrNotExist)
-	case now == nil: // somebody deleted ours
-		now = &snapshot{mode: saved.mode, uid: saved.uid, gid: saved.gid}
-	case !isOurs(now.data):
-		if err := checkManaged(f.o.Path, now.data); err != nil {
-			return false, err
-		}
-		if err := now.write(f.o.Saved); err != nil {
-			return false, fmt.Errorf("saving resolv.conf: %w", err)
-		}
-		saved = now
-	}
-	base := now.data // when an earlier run's saved file was lost
-	if saved != nil {
-		base = saved.data
-	}
-	want := *now
-	want.data = generate(base, f.o)
-	if bytes.Equal(want.data, now.data) {
-		return false, nil
-	}
-	if err := want.write(f.o.Path); err != nil {
-		return false, fmt.Errorf("writing resolv.conf: %w", err)
-	}
-	return true, nil
+// Err says why this host does not ask us, or nil.
+func (h *Host) Err() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.err
 }
 
-// Restore puts the former file back, byte for byte and with its mode and owner,
-// unless somebody has replaced ours since. It is idempotent; also cleanup and
-// the next start after a crash call it.
-func (f *File) Restore() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	saved, err := readSnapshot(f.o.Saved)
-	if err != nil {
-		return fmt.Errorf("reading the saved resolv.conf: %w", err)
-	}
-	if err := removeIfThere(wholefile.Temporary(f.o.Path)); err != nil {
-		return fmt.Errorf("restoring resolv.conf: %w", err)
-	}
-	ours, err := f.oursOrGone()
-	if err != nil {
-		return fmt.Errorf("restoring resolv.conf: %w", err)
-	}
-	switch {
-	case ours && saved != nil:
-		if err := saved.write(f.o.Path); err != nil {
-			return fmt.Errorf("restoring resolv.conf: %w", err)
+// setLocked returns what had to be changed.
+func (h *Host) setLocked() (changed []string, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	b := dial(h.o.Bus)
+	defer b.close()
+	var errs []error
+	for _, hand := range h.o.hands(ctx, b) {
+		did, err := hand.set(ctx)
+		if did {
+			changed = append(changed, hand.String())
 		}
-	case ours:
-		if _, err := os.Lstat(f.o.Path); err == nil {
-			return fmt.Errorf("%s names only us, and the file it was is lost (%s): write a nameserver into it", f.o.Path, f.o.Saved)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", hand, err))
 		}
 	}
-	if err := errors.Join(removeIfThere(f.o.Saved), removeIfThere(wholefile.Temporary(f.o.Saved))); err != nil {
-		return fmt.Errorf("forgetting the saved resolv.conf: %w", err)
-	}
-	return nil
+	return changed, errors.Join(errs...)
 }
 
-// oursOrGone reports whether the file is the one we wrote, or not there at all.
-func (f *File) oursOrGone() (bool, error) {
-	info, err := os.Lstat(f.o.Path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return true, nil
+// hands are those that must name us on this host, as it is now.
+func (o Options) hands(ctx context.Context, b bus) []hand {
+	var all []hand
+	seen := look(o.Path)
+	if b.has(ctx, resolvedName) && (seen.by == bySystemd || nssAsksResolved(o.Path)) {
+		all = append(all, resolved{o, b})
+		if seen.stub {
+			return all
+		}
 	}
-	if err != nil || !info.Mode().IsRegular() {
-		return false, err
+	if seen.by == byNetworkManager && b.has(ctx, nmName) && nmWrites(ctx, b) {
+		return append(all, networkManager{o, b})
 	}
-	data, err := os.ReadFile(f.o.Path)
-	return isOurs(data), err
+	return append(all, file{o})
 }
 
-func removeIfThere(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+// Restore makes everything as it was before Set, byte for byte in the case of a
+// file, with its mode and owner, unless somebody has changed it since. It is
+// idempotent; also cleanup and the next start after a crash call it.
+func (h *Host) Restore() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	b := dial(h.o.Bus)
+	defer b.close()
+	var errs []error
+	// The file last: programs may write it after what they are told.
+	for _, hand := range []hand{resolved{h.o, b}, networkManager{h.o, b}, file{h.o}} {
+		if err := hand.restore(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("restoring %s: %w", hand, err))
+		}
 	}
-	return nil
+	return errors.Join(errs...)
 }

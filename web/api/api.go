@@ -49,7 +49,8 @@ type Condition struct {
 type Listen struct {
 	Addrs    []netip.AddrPort `json:"addrs"`
 	Clients  []netip.Prefix   `json:"clients"`
-	HostAsks bool             `json:"host_asks"` // this host's own resolver asks us
+	HostAsks bool             `json:"host_asks"`         // this host's own resolver asks us
+	HostBy   string           `json:"host_by,omitempty"` // the program that says whom it asks, where one shows
 	DoT      []netip.AddrPort `json:"dot,omitempty"`
 	DoH      []netip.AddrPort `json:"doh,omitempty"`
 	TLS      uint64           `json:"tls"`            // queries, as those that follow
