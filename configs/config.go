@@ -443,7 +443,8 @@ const (
 
 // Routing is the part of the kernel state that is not a tunnel.
 type Routing struct {
-	Mode  RoutingMode
-	Skip  []string // interfaces whose traffic is left alone
-	Table TableMode
+	Mode   RoutingMode
+	Skip   []string // interfaces whose traffic is left alone
+	Table  TableMode
+	Strict bool // nothing leaves past the tunnels undecided, also while nobody runs
 }

@@ -31,6 +31,7 @@ func convert(p *problems, raw *rawConfig) *Config {
 	cfg.Records = c.records(raw.Records)
 	cfg.DNS64 = c.dns64(raw.DNS64)
 	c.checkMode(cfg)
+	c.checkStrict(cfg)
 	return cfg
 }
 

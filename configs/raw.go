@@ -129,7 +129,8 @@ type rawMarks struct {
 }
 
 type rawRouting struct {
-	Mode  rawString  `toml:"mode"`
-	Skip  rawStrings `toml:"skip"`
-	Table rawString  `toml:"table"`
+	Mode   rawString  `toml:"mode"`
+	Skip   rawStrings `toml:"skip"`
+	Table  rawString  `toml:"table"`
+	Strict rawBool    `toml:"strict"`
 }

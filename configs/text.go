@@ -87,7 +87,8 @@ func (c *Config) Text() string {
 	w.table("routing",
 		row{"mode", tomlString(string(c.Routing.Mode))},
 		row{"skip", tomlStrings(c.Routing.Skip)},
-		row{"table", tomlString(string(c.Routing.Table))})
+		row{"table", tomlString(string(c.Routing.Table))},
+		row{"strict", strconv.FormatBool(c.Routing.Strict)})
 	return w.String()
 }
 

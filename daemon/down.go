@@ -15,15 +15,19 @@ import (
 )
 
 // Down takes back what Up made, or tells a daemon to stop and waits until it
-// has: then stopped is its pid. Steps are what it did.
+// has: then stopped is its pid. It is the one way to open a kill switch that is
+// closed. Steps are what it did.
 func Down(ctx context.Context, o Options) (steps []string, stopped int, err error) {
 	release, err := claimAll(o)
 	if errors.Is(err, errRunning) {
-		stopped, err = stopDaemon(ctx)
-		return nil, stopped, err
+		if stopped, err = stopDaemon(ctx); err != nil || !Closed(ctx, o) {
+			return nil, stopped, err
+		}
+		// It has left the kill switch closed.
+		release, err = claimAll(o)
 	}
 	if err != nil {
-		return nil, 0, err
+		return nil, stopped, err
 	}
 	defer release()
 	tunnels, err := upTunnels(o)
@@ -43,7 +47,7 @@ func Down(ctx context.Context, o Options) (steps []string, stopped int, err erro
 	for _, t := range tunnels {
 		errs = append(errs, t.hooks(ctx, wg.PostDown, o.Log))
 	}
-	return steps, 0, errors.Join(errs...)
+	return steps, stopped, errors.Join(errs...)
 }
 
 func saveUp(ctx context.Context, o Options, t Tunnel) error {

@@ -18,6 +18,7 @@ type live struct {
 	marks    marks
 	links    map[routing.Path]link
 	marking  bool // our nft table is in place
+	locked   bool // rules keep everything in until it is
 	forwards opened
 	listen   []netip.AddrPort
 	waiting  bool // for the clock to be set
@@ -51,6 +52,9 @@ func (l live) fwmark(t Tunnel) uint32 {
 // input is what package routing should hold.
 func (p *Parts) input(l live) routing.Input {
 	in := routing.Input{Field: l.marks.field, Default: p.Sets.Decide.Default, LAN: p.Config.Listen.LAN, Ways: p.ways(l), Marking: l.marking}
+	if l.locked {
+		in.Locked, in.Near = true, p.near(l)
+	}
 	for _, t := range p.Tunnels {
 		in.Tunnels = append(in.Tunnels, routing.Tunnel{
 			Path: t.Path, Number: l.marks.numbers[t.Path], Index: l.links[t.Path].index,
@@ -128,6 +132,9 @@ func (p *Parts) ruleset(l live) nft.Ruleset {
 		Decide:    p.Sets.Decide,
 		DNS:       nft.DNS{Listen: l.listen},
 		SetSize:   c.Marks.Size, ClockFirst: l.waiting,
+	}
+	if p.strict() {
+		r.KillSwitch = nft.KillSwitch{Level: nft.Strict, Near: p.near(l)}
 	}
 	if c.Routing.Mode == configs.ModeRoutes {
 		r.Decide = nft.Decide{Default: p.Sets.Decide.Default, Routed: true}

@@ -303,13 +303,17 @@ func (p *Parts) diffTable(ctx context.Context, out []string, l live) ([]string, 
 
 // Cleanup removes everything that is ours from the kernel and from resolv.conf,
 // whoever left it there, and returns what it did. It refuses while a daemon
-// runs. What it could not remove is in the error.
+// runs, and while the kill switch is closed. What it could not remove is in the
+// error.
 func Cleanup(ctx context.Context, o Options) ([]string, error) {
 	release, err := claimAll(o)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
+	if Closed(ctx, o) {
+		return nil, errClosed
+	}
 	return clean(ctx, o)
 }
 
@@ -371,5 +375,8 @@ func clean(ctx context.Context, o Options) ([]string, error) {
 	removed, err := removeLeftFiles(o, slices.Sorted(maps.Keys(kept)))
 	out = append(out, removed...)
 	errs = append(errs, err, forgetNumbers(o.Dirs), forgetRaised(o))
+	if errors.Join(errs...) == nil {
+		errs = append(errs, forgetClosed(o.Dirs))
+	}
 	return out, errors.Join(errs...)
 }

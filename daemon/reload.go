@@ -50,6 +50,8 @@ func (e *engine) prepare(parts *Parts) (wanted, error) {
 		return wanted{}, errors.New("the first tunnel came or the last one went, which needs a restart")
 	case e.routed() && was.Routing.Mode != is.Routing.Mode:
 		return wanted{}, errors.New("[routing] mode changed, which needs a restart")
+	case e.strict() && !parts.strict():
+		return wanted{}, errClosed
 	case e.routed() && was.Routing.Table != is.Routing.Table:
 		return wanted{}, errors.New("[routing] table changed, which needs a restart")
 	}

@@ -74,7 +74,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	parts, err := loadAtOnce(o)
 	if err != nil {
-		return err
+		return stillClosed(ctx, o, err)
 	}
 	for _, w := range parts.Config.Warnings() {
 		o.Log.Warn(w.String())
@@ -143,7 +143,7 @@ func (e *engine) run(ctx context.Context, control net.Listener, hup <-chan os.Si
 		return err // nothing was touched: what a crash left closed stays closed
 	}
 	err = e.bringUp(life, have, l)
-	if err != nil && e.routed() && len(have.Rules) > 0 {
+	if err != nil && e.routed() && !e.strict() && len(have.Rules) > 0 {
 		return errors.Join(err, e.letGo()) // what a crash left closed stays closed
 	}
 	if err == nil {
@@ -245,7 +245,7 @@ func (e *engine) observe(ctx context.Context) (routing.State, live, error) {
 	if err != nil {
 		return have, live{}, err
 	}
-	if err := e.parts.ownServer(facts); err != nil {
+	if err := errors.Join(e.parts.ownServer(facts), e.refuseToOpen(ctx, e.parts)); err != nil {
 		return have, live{}, err
 	}
 	kept, err := keptNumbers(numbersFile(e.opts.Dirs).load)
@@ -266,7 +266,7 @@ func (e *engine) observe(ctx context.Context) (routing.State, live, error) {
 	}
 	l := live{facts: facts, marks: e.marks, links: map[routing.Path]link{}, forwards: e.parts.opens(have)}
 	// What a killed run left locked stays locked until our table decides.
-	l.marking, l.waiting = len(have.Rules) > 0, e.clock.waiting()
+	l.marking, l.locked, l.waiting = len(have.Rules) > 0, have.Locked(), e.clock.waiting()
 	for _, p := range paths(e.parts) {
 		// Not known to be down: a flow of before waits for the tunnel, and none
 		// goes around it.
@@ -372,6 +372,11 @@ func unjoin(err error) []error {
 }
 
 func (e *engine) bringUpKernel(ctx context.Context, l *live) error {
+	if e.strict() {
+		if err := keepClosed(e.opts.Dirs); err != nil {
+			return err
+		}
+	}
 	if err := saveNumbers(e.opts.Dirs, e.marks.numbers); err != nil {
 		return err
 	}
@@ -398,7 +403,7 @@ func (e *engine) bringUpKernel(ctx context.Context, l *live) error {
 		e.tunnels[part.Path] = t
 		l.links[part.Path] = link{index: t.index, mtu: e.tunnelMTU(t), up: true}
 	}
-	l.marking = true
+	l.marking, l.locked = true, false
 	if _, err := e.routes.Set(ctx, e.parts.input(*l)); err != nil {
 		return err
 	}
@@ -461,8 +466,17 @@ func (e *engine) letGo() error {
 	return errors.Join(errs...)
 }
 
-// takeDown is bringUp in reverse, of as much of it as there is.
+// takeDown is bringUp in reverse, of as much of it as there is. With strict it
+// is what Lockdown does.
 func (e *engine) takeDown(ctx context.Context) error {
+	if e.strict() {
+		return e.lockDown(ctx)
+	}
+	return e.undo(ctx)
+}
+
+// undo takes everything back.
+func (e *engine) undo(ctx context.Context) error {
 	var errs []error
 	collect := func(err error) { errs = append(errs, err) }
 	collect(e.hostDNS.restore())

@@ -88,6 +88,7 @@ func counterText(name string) string {
 		return map[string]string{
 			"inbound": "packets: new connections from outside, blocked",
 			"invalid": "packets: of no connection, dropped",
+			"strict":  "packets: undecided, kept in by the kill switch",
 			"spoofed": "packets: forged towards a tunnel's address, dropped",
 		}[name]
 	}

@@ -130,11 +130,16 @@ func Up(ctx context.Context, o Options, u UpOptions) error {
 		return fmt.Errorf("tunnel %s is up already: take it down first, or write both into the configuration", others[0])
 	}
 	e.show(l)
+	back := e.takeDown
+	if e.strict() && !Closed(ctx, o) {
+		// Nothing has been promised yet.
+		back = func(ctx context.Context) error { return errors.Join(e.undo(ctx), forgetClosed(o.Dirs)) }
+	}
 	if err := e.raiseAll(ctx, u, l); err != nil {
 		if errors.Is(err, errors.ErrUnsupported) {
 			err = fmt.Errorf("this kernel has no WireGuard, and a device of ours would end with this command: use smartdns run (%w)", err)
 		}
-		return errors.Join(err, e.takeDown(e.ctx), forgetRaised(o))
+		return errors.Join(err, back(e.ctx), forgetRaised(o))
 	}
 	if e.table == nil {
 		return nil

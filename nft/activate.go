@@ -63,6 +63,10 @@ func (t *Table) activate(have snapshot, p program) ([]routing.Step, error) {
 		return todo.steps(), nil
 	}
 	t.woken = true
+	if p.strict {
+		// Whoever began it, it may be the tunnel's: the rules end or decide it.
+		return todo.steps(), nil
+	}
 	connections, err := cameIn()
 	mark := p.field.Value(routing.MarkDirect)
 	n, terr := track(t.flows, connections, mark)

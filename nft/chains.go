@@ -56,6 +56,9 @@ func (r rule) because(text string) rule {
 
 // chains builds the table's chains in the order in which a packet meets them.
 func (r Ruleset) chains() []chain {
+	if r.KillSwitch.Level == Lockdown {
+		return r.strict()
+	}
 	out := []chain{r.early(), r.earlyOutput()}
 	if r.DNS.Redirect != 0 {
 		out = append(out, r.dstnat())
@@ -88,7 +91,7 @@ func (r Ruleset) chains() []chain {
 	if len(r.Tunnels) > 0 {
 		out = append(out, r.recall())
 	}
-	return out
+	return append(out, r.strict()...)
 }
 
 // recall gives flows of a tunnel the mark back that other software took when it

@@ -89,10 +89,28 @@ func defaultDirect() nft.Ruleset {
 	return r
 }
 
+// strict is gateway with the kill switch.
+func strict() nft.Ruleset {
+	r := gateway()
+	r.KillSwitch = nft.KillSwitch{Level: nft.Strict, Near: prefixes("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fc00::/7", "fe80::/10")}
+	return r
+}
+
+// lockdown is what is left of it while nobody decides.
+func lockdown() nft.Ruleset {
+	r := strict()
+	r.KillSwitch.Level = nft.Lockdown
+	// Without what is the tunnel's: 10.9.0.0/24.
+	r.KillSwitch.Near = prefixes("192.168.0.0/16", "172.16.0.0/12", "fe80::/10", "fd08::/64")
+	r.Addresses, r.DNS, r.Interfaces.Uplinks = nft.Addresses{}, nft.DNS{}, nil
+	r.Tunnels[0].Up = false
+	return r
+}
+
 func rulesets() map[string]nft.Ruleset {
 	return map[string]nft.Ruleset{
 		"gateway": gateway(), "host": host(), "two-tunnels": twoTunnels(), "default-direct": defaultDirect(), "v4-tunnel": v4Tunnel(), "stand-in": standIn(false, "wg1"),
-		"one-armed": oneArmed(),
+		"one-armed": oneArmed(), "strict": strict(), "lockdown": lockdown(),
 		"no-tunnel": {Interfaces: nft.Interfaces{Uplinks: []string{"wan0"}}},
 	}
 }

@@ -22,6 +22,7 @@ type program struct {
 	field    routing.Field
 	marks    []uint32 // of the tunnels
 	moves    []move
+	strict   bool
 }
 
 // A chain with a base is called by the kernel, any other by rules.
@@ -81,7 +82,7 @@ type move struct {
 }
 
 func (r Ruleset) program() program {
-	p := program{chains: r.chains(), paths: r.Paths(), sets: r.sets(), field: r.field()}
+	p := program{chains: r.chains(), paths: r.Paths(), sets: r.sets(), field: r.field(), strict: r.KillSwitch.Level != Lax}
 	for _, c := range p.chains {
 		for _, rule := range c.rules {
 			for _, t := range rule.terms {
@@ -121,6 +122,9 @@ func (r Ruleset) sets() []set {
 	out = append(out, static(setLAN, r.Addresses.LAN)...)
 	out = append(out, static(setLocal, slices.Concat(private, r.Addresses.LAN))...)
 	out = append(out, static(setHome, r.Addresses.Home)...)
+	if r.KillSwitch.Level != Lax {
+		out = append(out, static(setNear, r.KillSwitch.Near)...)
+	}
 	for _, l := range r.Addresses.Lists {
 		out = append(out, static(ident(l.Name), l.Prefixes)...)
 	}

@@ -31,6 +31,7 @@ type Ruleset struct {
 	// ClockFirst says that the clock is not right yet: NTP of this host goes
 	// direct, whatever else is decided.
 	ClockFirst bool
+	KillSwitch KillSwitch
 }
 
 // A Tunnel is a path other than direct.

@@ -300,9 +300,19 @@ func (t *Table) set(p program) ([]routing.Step, error) {
 	if err != nil {
 		return nil, err
 	}
-	var done []routing.Step
+	done, err := t.adopt(todo, have)
+	if err != nil {
+		return done, err
+	}
+	if len(done) > 0 {
+		if todo, have, err = t.plan(p, false); err != nil {
+			return done, err
+		}
+	}
 	if len(todo.table) > 0 && !have.hooked() {
-		if done, err = t.activate(have, p); err != nil {
+		first, err := t.activate(have, p)
+		done = append(done, first...)
+		if err != nil {
 			return done, err
 		}
 		if todo, _, err = t.plan(p, false); err != nil {
@@ -546,4 +556,17 @@ func (t *Table) paths() []routing.Path {
 	t.ledger.mu.RLock()
 	defer t.ledger.mu.RUnlock()
 	return slices.Clone(t.ledger.paths)
+}
+
+// adopt makes a table that a run of before left this one's. Linux takes no new
+// chains in the transaction that does.
+func (t *Table) adopt(todo plan, have snapshot) ([]routing.Step, error) {
+	if !have.exists || todo.rebuilds || t.flags&flagOwner == 0 || have.owner == t.owner.port {
+		return nil, nil
+	}
+	mine := addTable(t.flags)
+	if err := t.transact([]step{mine}); err != nil {
+		return nil, err
+	}
+	return []routing.Step{mine}, nil
 }

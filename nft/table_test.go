@@ -48,9 +48,13 @@ var volatile = regexp.MustCompile(`(?m)^\s*flags (owner|persist|unknown).*\n|pac
 func listing(t testing.TB) string {
 	t.Helper()
 	text := volatile.ReplaceAllString(nftOut(t, "list", "table", "inet", "smartdns"), "")
-	blocks := strings.Split(text, "\n\t}\n")
+	head, body, _ := strings.Cut(text, "\n")
+	blocks := strings.Split(body, "\n\t}\n")
+	for i := range blocks {
+		blocks[i] = strings.TrimLeft(blocks[i], "\n")
+	}
 	slices.Sort(blocks)
-	return strings.Join(blocks, "\n\t}\n")
+	return head + "\n" + strings.Join(blocks, "\n\t}\n")
 }
 
 func TestKernelHoldsWhatTheTextSays(t *testing.T) {

@@ -20,6 +20,10 @@ type Input struct {
 	// wanted: no rule may rely on marks that nobody sets, and nothing is
 	// forwarded.
 	Marking bool
+
+	// Locked says that nobody decides: nothing but what is Near has a way.
+	Locked bool
+	Near   []netip.Prefix // beside Locked
 }
 
 // Tunnel is one tunnel of an Input.
@@ -92,6 +96,9 @@ func Plan(in Input, f Facts) State {
 		s.Routes = append(s.Routes, in.ways(f)...)
 	} else if len(in.LAN) > 0 && len(in.Tunnels) > 0 {
 		s.Routes = append(s.Routes, in.lockTable(f)...)
+	}
+	if in.Locked {
+		s.Rules = append(s.Rules, in.lockedRules(fams)...)
 	}
 	if in.Marking {
 		for _, fam := range fams {

@@ -20,6 +20,7 @@ const (
 	PrefTunnel = 5101                    // tunnel n: look-up at PrefTunnel+2n, unreachable one above
 	PrefLAN    = 5190                    // per LAN interface: direct goes on behind our band; unmarked to TableLock one above
 	PrefWays   = 5195                    // what is not marked direct: to TableWays
+	PrefNear   = 5196                    // while locked down: the LAN's prefixes, to main; unreachable one above
 	PrefBand   = 5199                    // the last priority of our band: where direct goes on
 	PrefNoMain = 32768                   // after main and default: what neither of them could route
 
@@ -74,10 +75,11 @@ func (f Family) ip() string {
 type Rule struct {
 	Family      Family
 	Pref        uint32
-	Not         bool   // matches what the mark does not match
-	Mark, Mask  uint32 // Mask 0: any mark
-	IIF         string // "": any interface
-	Table       uint32 // 0 with the following
+	Not         bool         // matches what the mark does not match
+	Mark, Mask  uint32       // Mask 0: any mark
+	IIF         string       // "": any interface
+	To          netip.Prefix // not valid: any destination
+	Table       uint32       // 0 with the following
 	Unreachable bool
 	Goto        uint32 // priority of the rule to go on with; 0: none
 	Nop         bool   // does nothing: somewhere to go to
@@ -88,6 +90,9 @@ func (r Rule) String() string {
 	fmt.Fprintf(&b, "pref %d", r.Pref)
 	if r.Not {
 		b.WriteString(" not")
+	}
+	if r.To.IsValid() {
+		b.WriteString(" to " + r.To.String())
 	}
 	if r.Mask != 0 {
 		b.WriteString(" fwmark " + Field(r.Mask).Format(r.Mark))

@@ -24,6 +24,7 @@ func (o *observation) rules() error {
 				// The library does not say what a rule without a table does. Of
 				// ours, the last one of the band is there to be gone to.
 				t.Nop = t.Table == 0 && t.Goto == 0 && t.Pref == routing.PrefBand
+				t.To, _ = prefix(r.Dst)
 				t.Unreachable = t.Table == 0 && t.Goto == 0 && !t.Nop
 				o.state.Rules = append(o.state.Rules, t)
 				continue
@@ -116,6 +117,9 @@ func netlinkRule(r routing.Rule) *netlink.Rule {
 	n.Priority = int(r.Pref)
 	n.Invert = r.Not
 	n.IifName = r.IIF
+	if r.To.IsValid() {
+		n.Dst = ipNet(r.To)
+	}
 	n.Table = int(r.Table)
 	n.Protocol = routing.Protocol
 	if r.Mask != 0 {
