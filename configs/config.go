@@ -401,6 +401,7 @@ const GeoEmbedded = "embedded"
 type Poison struct {
 	Hold  time.Duration // how long to wait for a better answer than a suspicious one
 	Bogus []string      // names of lists whose addresses mean NXDOMAIN
+	Probe bool          // ask servers for names that do not exist
 }
 
 // OnMarkError says what to answer when the kernel did not take an address.

@@ -131,7 +131,7 @@ func TestDefaultIsAResolverOnLoopback(t *testing.T) {
 		},
 		Geo:     configs.Geo{Sources: []string{"embedded"}},
 		DNS64:   configs.DNS64{NAT64: "here"},
-		Poison:  configs.Poison{Hold: 400_000_000},
+		Poison:  configs.Poison{Hold: 400_000_000, Probe: true},
 		Cache:   configs.Cache{Stale: 24 * time.Hour, Prefetch: true, MaxTTL: 24 * time.Hour, Save: true},
 		Marks:   configs.Marks{OnError: "servfail", Size: 262144},
 		Routing: configs.Routing{Mode: configs.ModeMark, Table: "owned"},

@@ -17,7 +17,7 @@ const (
 )
 
 func (c converter) poison(raw rawPoison) Poison {
-	return Poison{Hold: c.duration(raw.Hold, defaultHold, 0, maxHold), Bogus: c.bogus(raw.Bogus)}
+	return Poison{Hold: c.duration(raw.Hold, defaultHold, 0, maxHold), Bogus: c.bogus(raw.Bogus), Probe: raw.Probe.or(true)}
 }
 
 func (c converter) bogus(raw rawStrings) []string {

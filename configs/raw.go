@@ -112,6 +112,7 @@ type rawGeo struct {
 type rawPoison struct {
 	Hold  rawDuration `toml:"hold"`
 	Bogus rawStrings  `toml:"bogus"`
+	Probe rawBool     `toml:"probe"`
 }
 
 type rawCache struct {

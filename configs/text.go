@@ -79,7 +79,8 @@ func (c *Config) Text() string {
 		row{"abroad", tomlStrings(geoTexts(c.Geo.Abroad))})
 	w.table("poison",
 		row{"hold", tomlString(c.Poison.Hold.String())},
-		row{"bogus", tomlStrings(listTexts(c.Poison.Bogus))})
+		row{"bogus", tomlStrings(listTexts(c.Poison.Bogus))},
+		row{"probe", strconv.FormatBool(c.Poison.Probe)})
 	w.table("cache", cacheRows(c.Cache)...)
 	w.table("marks",
 		row{"on_error", tomlString(string(c.Marks.OnError))},

@@ -260,7 +260,7 @@ func (p *Parts) policy(built builtSides, g *geo.Handle) *resolver.Policy {
 		Keep: resolver.Keep{
 			Stale: c.Cache.Stale, Prefetch: c.Cache.Prefetch, MinTTL: c.Cache.MinTTL, MaxTTL: c.Cache.MaxTTL,
 		},
-		Poison:    resolver.Poison{Hold: c.Poison.Hold, Forged: p.Forged, Bogus: p.Bogus},
+		Poison:    resolver.Poison{Hold: c.Poison.Hold, Forged: p.Forged, Bogus: p.Bogus, Probe: c.Poison.Probe},
 		Geo:       g,
 		PrivateOK: c.Decide.PrivateOK,
 		Local: resolver.Local{

@@ -114,6 +114,7 @@ func (e *engine) conditions(v *view, s api.Status) []api.Condition {
 		}
 	}
 	all = append(all, loopConditions(e.resolver.Loops())...)
+	all = append(all, hijackConditions(e.resolver.Hijacks())...)
 	if c, ok := readFlows(conntrackDir).condition(); ok {
 		all = append(all, c)
 	}

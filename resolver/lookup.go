@@ -46,7 +46,7 @@ func (l *lookup) stored(e cache.Entry) outcome {
 	default:
 		var m message
 		if m, out.err = unpackStored(e.Body, l.question, l.name, l.qtype, l.do); out.err == nil {
-			if l.pol.bogus(m) { // it was not yet when the answer came
+			if l.bogus(m) { // it was not yet when the answer came
 				m = message{rcode: wire.NXDomain}
 			}
 			m.keepWithin(l.pol.Keep)
@@ -121,7 +121,10 @@ func (l *lookup) send(ctx context.Context, f *flight, purse *upstream.Purse) out
 		out.err = fmt.Errorf("%s %w %s", l.side, errRefused, rcodeName(code))
 		return out
 	}
-	if l.pol.bogus(out.msg) {
+	if len(out.msg.answer) > 0 {
+		l.r.testHijack(l)
+	}
+	if l.bogus(out.msg) {
 		l.r.count.poison.bogus.Add(1)
 		out.msg = message{rcode: wire.NXDomain}
 		return out

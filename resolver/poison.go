@@ -31,7 +31,7 @@ var errForged = errors.New("the answer looks forged, and there is no other")
 // replace.
 func (l *lookup) odd(server string, reply []byte) bool {
 	m, err := parse(reply, l.name, l.qtype, l.do)
-	if err != nil || m.rcode != wire.NoError && m.rcode != wire.NXDomain || l.pol.bogus(m) {
+	if err != nil || m.rcode != wire.NoError && m.rcode != wire.NXDomain || l.bogus(m) {
 		return true
 	}
 	return l.suspicious(m, server, reply).why != ""
@@ -126,16 +126,15 @@ func (p *Policy) allHome(m message) bool {
 }
 
 // bogus reports whether m holds an address that stands for "no such name".
-func (p *Policy) bogus(m message) bool {
-	if p.Poison.Bogus == nil {
-		return false
-	}
-	for _, f := range m.addresses() {
-		if contains(p.Poison.Bogus, f.addr) {
-			return true
+func (l *lookup) bogus(m message) bool {
+	if l.pol.Poison.Bogus != nil {
+		for _, f := range m.addresses() {
+			if contains(l.pol.Poison.Bogus, f.addr) {
+				return true
+			}
 		}
 	}
-	return false
+	return l.r.servers.hijacks.holds(l.side, m)
 }
 
 func contains(set AddrSet, a netip.Addr) bool { return set != nil && set.Contains(a) }
@@ -209,10 +208,13 @@ func (r *Resolver) doubt(t *task, bad outcome) {
 	r.cache.Put(l.key, cache.Doubt, []byte(bad.suspect.why), cache.Doubt.MaxLife())
 }
 
-// servers remembers which servers of the domestic side answer with an OPT.
+// servers remembers which servers of the domestic side answer with an OPT, and
+// which of any side answer names that do not exist.
 type servers struct {
 	mu  sync.Mutex // guards the map
 	opt map[string]bool
+
+	hijacks hijacks
 }
 
 // maxServers bounds the map: there are no more servers than the config names,

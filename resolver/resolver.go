@@ -101,6 +101,7 @@ type Poison struct {
 	Hold   time.Duration // how long to wait for a better answer than a suspicious one
 	Forged AddrSet       // addresses that only forged answers have
 	Bogus  AddrSet       // addresses that mean NXDOMAIN
+	Probe  bool          // find the servers that answer names that do not exist
 }
 
 // Local is what we answer out of ourselves, beside the rules.
@@ -264,6 +265,7 @@ func New(c Config) *Resolver {
 func (r *Resolver) Swap(p *Policy) {
 	old := r.policy.Swap(p.identified())
 	r.flights.loops.keep(p)
+	r.servers.hijacks.keep(p)
 	p.Keep.relife(r.cache, old.Keep)
 	r.sealed.Generation().Advance()
 }
