@@ -85,22 +85,28 @@ func serve(t *testing.T, h dns.HandlerFunc) {
 func serveAt(t *testing.T, addr string, h dns.HandlerFunc) {
 	t.Helper()
 	for _, network := range []string{"udp", "tcp"} {
-		var up, ended sync.WaitGroup
-		up.Add(1)
-		s := &dns.Server{Addr: addr, Net: network, Handler: h, NotifyStartedFunc: up.Done, MaxTCPQueries: -1}
-		failed := make(chan error, 1)
-		ended.Go(func() {
-			if err := s.ListenAndServe(); err != nil {
-				failed <- err
-				up.Done()
-			}
-		})
-		up.Wait()
-		select {
-		case err := <-failed:
-			t.Fatal(err)
-		default:
-		}
-		t.Cleanup(func() { s.Shutdown(); ended.Wait() })
+		serveOn(t, network, addr, h)
 	}
+}
+
+// serveOn is serveAt over one transport.
+func serveOn(t *testing.T, network, addr string, h dns.HandlerFunc) {
+	t.Helper()
+	var up, ended sync.WaitGroup
+	up.Add(1)
+	s := &dns.Server{Addr: addr, Net: network, Handler: h, NotifyStartedFunc: up.Done, MaxTCPQueries: -1}
+	failed := make(chan error, 1)
+	ended.Go(func() {
+		if err := s.ListenAndServe(); err != nil {
+			failed <- err
+			up.Done()
+		}
+	})
+	up.Wait()
+	select {
+	case err := <-failed:
+		t.Fatal(err)
+	default:
+	}
+	t.Cleanup(func() { s.Shutdown(); ended.Wait() })
 }
