@@ -118,6 +118,7 @@ func TestCacheIsKept(t *testing.T) {
 	})
 }
 
+// (SECURITY F-29)
 func TestCorruptCacheIsSetAside(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, cacheName), []byte("smartdns cache 1\nnonsense"), 0o600); err != nil {
@@ -142,6 +143,7 @@ func TestCorruptCacheIsSetAside(t *testing.T) {
 	}
 }
 
+// (SECURITY F-27)
 func TestUnwritableCacheIsACondition(t *testing.T) {
 	asked := 0
 	r := answering(t, "x", &asked)

@@ -21,7 +21,7 @@ import (
 )
 
 // A userspace device ends with its process: only the rules still say that there
-// were tunnels, and the file which was which.
+// were tunnels, and the file which was which (SECURITY C-09).
 func TestNumbersSurviveAKilledRun(t *testing.T) {
 	lock := func(n int) routing.Rule {
 		return routing.Rule{Family: routing.V4, Pref: uint32(routing.PrefTunnel + 2*n + 1), Unreachable: true}

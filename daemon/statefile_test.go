@@ -51,7 +51,7 @@ func TestStateFileKeepsContent(t *testing.T) {
 }
 
 // A write that ends at any octet leaves the file as it was, and so does what a
-// crash left of one.
+// crash left of one (SECURITY C-10).
 func TestStateFileSurvivesUnfinishedWrites(t *testing.T) {
 	f := stateOf(t)
 	put(t, f, "the old content")
@@ -89,6 +89,7 @@ func TestStateFileSurvivesUnfinishedWrites(t *testing.T) {
 	}
 }
 
+// (SECURITY C-09, F-29)
 func TestStateFileSetsAsideWhatItCannotRead(t *testing.T) {
 	f := stateOf(t)
 	put(t, f, "content")

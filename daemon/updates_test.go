@@ -224,7 +224,7 @@ func TestNothingIsFetchedAroundATunnel(t *testing.T) {
 	}
 }
 
-// U-12
+// U-12 (SECURITY U-12).
 func TestDamagedDatabasesAreRefused(t *testing.T) {
 	tree, err := mmdbwriter.New(mmdbwriter.Options{DatabaseType: "GeoLite2-Country", RecordSize: 24})
 	if err != nil {

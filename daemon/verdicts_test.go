@@ -44,7 +44,7 @@ func TestVerdictsAreKept(t *testing.T) {
 }
 
 // A file that nobody understands is out of the way and known to status; the
-// other one counts.
+// other one counts (SECURITY F-29).
 func TestCorruptVerdictsAreSetAside(t *testing.T) {
 	for what, damage := range map[string]func([]byte) []byte{
 		"another version": func(b []byte) []byte { return bytes.Replace(b, []byte("verdicts 1"), []byte("verdicts 2"), 1) },
@@ -87,7 +87,7 @@ func TestCorruptVerdictsAreSetAside(t *testing.T) {
 	}
 }
 
-// A disk that takes nothing is a condition until it does.
+// A disk that takes nothing is a condition until it does (SECURITY F-27).
 func TestVerdictsThatCannotBeKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "state")

@@ -122,6 +122,7 @@ func TestMarkOfAKnownAddressAsksNobody(t *testing.T) {
 	})
 }
 
+// (SECURITY N-14)
 func TestMarkIsNeverShortened(t *testing.T) {
 	inTable(t, nft.Owned, gateway(), func(table *nft.Table) {
 		for _, ttl := range []time.Duration{3 * time.Hour, time.Minute, 0} {
@@ -133,6 +134,7 @@ func TestMarkIsNeverShortened(t *testing.T) {
 	})
 }
 
+// (SECURITY N-04)
 func TestMarkIsRefreshedInOneTransaction(t *testing.T) {
 	marks := []routing.Mark{
 		{Addr: addr(home4), Path: routing.Direct, Life: time.Hour},
@@ -195,6 +197,7 @@ func TestMarkOfTunnelAndDirectCounts(t *testing.T) {
 	})
 }
 
+// (SECURITY N-10, N-11)
 func TestMarkIntoAFullSet(t *testing.T) {
 	r := gateway()
 	r.SetSize = 64

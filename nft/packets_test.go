@@ -28,6 +28,7 @@ func mark(t *testing.T, table *nft.Table, path routing.Path, addresses ...string
 	}
 }
 
+// (SECURITY N-16)
 func TestPacketsGoTheWayOfTheirAddress(t *testing.T) {
 	w := newWorld(t)
 	leak4, leak6 := w.sniff(foreign4), w.sniff(foreign6)
@@ -154,6 +155,7 @@ func TestPacketsOfADeadTunnelGoDirectWhenAsked(t *testing.T) {
 	w.want("up again", w.ask(w.lan, "tcp", foreign4+":80"), tunnel4)
 }
 
+// (SECURITY L-12)
 func TestPacketsOfOldSessionsSurviveActivation(t *testing.T) {
 	w := newWorld(t)
 	w.serve(w.gw, 22)
@@ -290,6 +292,7 @@ func TestPacketsOfTheTunnelWithALANSourceAreDropped(t *testing.T) {
 	}
 }
 
+// (SECURITY L-02)
 func TestPacketsOfATunnelNeverLeaveByTheUplink(t *testing.T) {
 	w := newWorld(t)
 	table := w.set(nft.Owned, gateway())
@@ -316,6 +319,7 @@ func TestPacketsOfATunnelNeverLeaveByTheUplink(t *testing.T) {
 	}
 }
 
+// (SECURITY N-24)
 func TestPacketsKeepTheMarksOfOthers(t *testing.T) {
 	w := newWorld(t)
 	w.set(nft.Owned, gateway())
@@ -377,6 +381,7 @@ func TestPacketsToOtherDNSServersComeToUs(t *testing.T) {
 	w.want("a private server", w.ask(w.lan, "udp", "10.9.0.1:53"), tunnel4)
 }
 
+// (SECURITY F-23)
 func TestPacketsFitThroughTheTunnel(t *testing.T) {
 	w := newWorld(t)
 	w.set(nft.Owned, gateway())

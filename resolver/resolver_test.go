@@ -251,7 +251,7 @@ func TestTTLEndsBeforeTheMark(t *testing.T) {
 	})
 }
 
-// A panic below an exchange costs its queries, not the process.
+// A panic below an exchange costs its queries, not the process (SECURITY C-05).
 func TestPanicOfAnExchange(t *testing.T) {
 	r, _ := newResolver(t, func(context.Context, string, upstream.Query) (upstream.Reply, error) { panic("bug") })
 	if d := r.Resolve(t.Context(), resolver.Ask("www.example.org.", dns.TypeA, netip.Addr{})); d.RCode != "SERVFAIL" {
@@ -259,7 +259,8 @@ func TestPanicOfAnExchange(t *testing.T) {
 	}
 }
 
-// Poison that came in by a listed name changes no verdict of another name.
+// Poison that came in by a listed name changes no verdict of another name
+// (SECURITY N-09).
 func TestMarksNeverFeedClassification(t *testing.T) {
 	r, _ := newResolver(t, echo("93.184.216.34"))
 	r.Resolve(t.Context(), resolver.Ask("x.baidu.com.", dns.TypeA, netip.Addr{}))

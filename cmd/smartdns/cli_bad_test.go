@@ -159,7 +159,7 @@ func (w *world) occupy(t *testing.T, network string) {
 }
 
 // Bad input is one clear sentence and exit code 1; the kernel, resolv.conf and
-// our directories are as before.
+// our directories are as before (SECURITY F-30, F-35, F-36, W-08).
 func TestBadInputIsOneSentence(t *testing.T) {
 	w := newWorld(t)
 	config := w.config
@@ -274,7 +274,8 @@ func TestSecondInstance(t *testing.T) {
 	}
 }
 
-// Directories that cannot be written to are refused before anything is set up.
+// Directories that cannot be written to are refused before anything is set up
+// (SECURITY F-28).
 func TestUnwritableDirectories(t *testing.T) {
 	w := newWorld(t)
 	if err := w.Gateway.WriteConfig(w.config); err != nil {
@@ -299,7 +300,8 @@ func TestUnwritableDirectories(t *testing.T) {
 }
 
 // With no upstream in reach the daemon runs; a query is SERVFAIL, for clients
-// with an extended error, and smartdns query says of each server why.
+// with an extended error, and smartdns query says of each server why (SECURITY
+// F-03).
 func TestUnreachableUpstreams(t *testing.T) {
 	w := newWorld(t)
 	// Nobody listens on these; the second one refuses, the first is silent.

@@ -252,7 +252,7 @@ func (w *world) printsTheRest() {
 }
 
 // Names that hold what a terminal acts on are shown, not obeyed: by the
-// commands and in the log, where one event is one line (SECURITY W-07).
+// commands and in the log, where one event is one line (SECURITY N-25, W-07).
 func TestHostileNamesInTheLab(t *testing.T) {
 	w := newWorld(t)
 	const evil = `a\027[2J\010\013b\000\226\128\174c%s.foreign.test.`

@@ -12,7 +12,7 @@ import (
 
 // An endpoint that is a name, of which the domestic servers lie, is found by
 // asking encrypted foreign servers for it directly; :53 serves meanwhile, and
-// what once shook hands is tried first at the next start.
+// what once shook hands is tried first at the next start (SECURITY N-23).
 func TestEndpointName(t *testing.T) {
 	w := newWorld(t)
 	b, err := os.ReadFile(w.Gateway.WireGuardFile())

@@ -17,7 +17,7 @@ const rst = 0x04 // of TCP's flags
 // With when_down = "direct", flows go direct while the far end is silent, names
 // abroad are resolved over encrypted servers only, and all of it returns into
 // the tunnel with the far end: what went direct meanwhile does not stay there.
-// Which is why nothing leaks before and after.
+// Which is why nothing leaks before and after (SECURITY F-11).
 func TestSilentFarEndIsDetoured(t *testing.T) {
 	w := newWorld(t)
 	w.config = inTable(w.Gateway.Config("tls://8.8.8.8", "8.8.4.4"), "[tunnel.wg0]", `when_down = "direct"`)

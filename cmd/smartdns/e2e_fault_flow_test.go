@@ -97,8 +97,8 @@ func (w *world) goesOn(what string, d time.Duration, flows []*keptFlow) {
 }
 
 // The marks of addresses go, by `marks forget` and by their age; the flows that
-// began with them stay on their path for as long as they last, and only new ones
-// go by the new decision (SECURITY N-15).
+// began with them stay on their path for as long as they last, and only new
+// ones go by the new decision (SECURITY N-15).
 func TestFlowsKeepTheirPathWhenMarksGo(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -241,8 +241,8 @@ func (w *world) reload(config string) {
 }
 
 // 30 reloads under traffic, by signal and by command, every third with a
-// configuration that is wrong: nothing is lost, nothing leaks, and what is wrong
-// changes nothing and says where it is wrong (SECURITY F-30, F-33, L-10).
+// configuration that is wrong: nothing is lost, nothing leaks, and what is
+// wrong changes nothing and says where it is wrong (SECURITY F-30, F-33, L-10).
 func TestReloadUnderTraffic(t *testing.T) {
 	w := started(t)
 	tr := w.traffic()

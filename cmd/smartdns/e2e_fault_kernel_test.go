@@ -20,10 +20,10 @@ import (
 // ourTable is the table's name in nft commands.
 const ourTable = "inet smartdns"
 
-// Others flush everything, 25 times under traffic. No packet of a client
-// leaves by the uplink: what nobody marks is routed into the tunnel. Packets of
-// the gateway itself may, between the flush and the repair: they are counted.
-// The table is back each time (SECURITY F-14, with table = "shared").
+// Others flush everything, 25 times under traffic. No packet of a client leaves
+// by the uplink: what nobody marks is routed into the tunnel. Packets of the
+// gateway itself may, between the flush and the repair: they are counted. The
+// table, which is a shared one, is back each time (SECURITY F-14, F-16).
 func TestRulesetFlushedUnderTraffic(t *testing.T) {
 	w := newWorld(t)
 	w.config = shared(w.config)
@@ -150,8 +150,8 @@ func TestOwnedTableIsOutOfReach(t *testing.T) {
 	w.noLeaks()
 }
 
-// Whatever others change in a shared table is put back. Who takes it away
-// opens nothing for clients; who writes another decision into it has it followed
+// Whatever others change in a shared table is put back. Who takes it away opens
+// nothing for clients; who writes another decision into it has it followed
 // until it is put back, which is counted (SECURITY F-15).
 func TestSharedTableIsHealed(t *testing.T) {
 	for _, f := range []struct {

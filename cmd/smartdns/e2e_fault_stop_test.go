@@ -347,9 +347,9 @@ func TestSecondDaemonRefuses(t *testing.T) {
 	w.noLeaks()
 }
 
-// A restart is a stop and a start. From its readiness on nothing leaks; sessions
-// at home do not notice; those of clients through the tunnel go on or end at
-// once, and never go on by the uplink.
+// A restart is a stop and a start. From its readiness on nothing leaks;
+// sessions at home do not notice; those of clients through the tunnel go on or
+// end at once, and never go on by the uplink (SECURITY C-08, L-09).
 func TestRestart(t *testing.T) {
 	w := started(t)
 	before := w.dump()

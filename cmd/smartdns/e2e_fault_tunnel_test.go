@@ -14,8 +14,8 @@ import (
 )
 
 // Whatever others do to the tunnel's link or device, nothing leaves by the
-// uplink meanwhile, the home side does not notice, and all is repaired within
-// 2 s (SECURITY F-12, F-13).
+// uplink meanwhile, the home side does not notice, and all is repaired within 2
+// s (SECURITY F-12, F-13).
 func TestTunnelFaultsAreRepaired(t *testing.T) {
 	for _, f := range []fault{
 		{what: "ip link set wg0 down", do: func(w *world) error { return w.Gateway.SetTunnel(false) }},
@@ -66,7 +66,7 @@ func (w *world) peer() string {
 }
 
 // The uplink goes and comes back: nothing leaks, and everything is back within
-// 2 s of the link.
+// 2 s of the link (SECURITY F-22).
 func TestUplinkGoesAndComesBack(t *testing.T) {
 	w := started(t)
 	tr := w.traffic()
@@ -93,8 +93,8 @@ func TestUplinkGoesAndComesBack(t *testing.T) {
 }
 
 // The far end falls silent. The tunnel is found to be down within 20 s; until
-// then its traffic waits, after that it fails within 100 ms, for clients and for
-// the gateway itself; nothing leaves by the uplink, the home side does not
+// then its traffic waits, after that it fails within 100 ms, for clients and
+// for the gateway itself; nothing leaves by the uplink, the home side does not
 // notice, and all of it comes back with the far end (SECURITY F-11, L-11).
 func TestSilentFarEndIsBlocked(t *testing.T) {
 	w := started(t)

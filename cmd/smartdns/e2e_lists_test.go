@@ -114,7 +114,7 @@ func (w *world) listed() map[string]api.List {
 }
 
 // Everything from scratch, through the tunnel; U-11: a start with nothing and
-// without a mirror, and one with what is stored.
+// without a mirror, and one with what is stored (SECURITY U-11).
 func TestListsAreFetchedThroughTheTunnel(t *testing.T) {
 	w := newWorld(t)
 	w.trustMirror()

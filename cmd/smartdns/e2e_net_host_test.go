@@ -85,8 +85,9 @@ func TestForwardedFlowsWithoutLAN(t *testing.T) {
 	w.noLeaks()
 }
 
-// The sniffer sees every probe without us, and none with us (L-01): UDP, TCP
-// and ICMP, v4 and v6, to the ports of the web, of DNS and another, from all.
+// The sniffer sees every probe without us, and none with us: UDP, TCP and ICMP,
+// v4 and v6, to the ports of the web, of DNS and another, from all (SECURITY
+// L-01).
 func TestProbesAreSeenWithoutUsAndNotWithUs(t *testing.T) {
 	w := newWorld(t)
 	type probe struct {

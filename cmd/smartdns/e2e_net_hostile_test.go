@@ -17,7 +17,7 @@ import (
 // Routes that an evil network puts into main, by a router (CVE-2024-3661) or as
 // neighbours (CVE-2023-36672), move nothing, whether they were there before us
 // or come later. That they do move everything without us is lab's
-// TestHostileRoutesAreSeen.
+// TestHostileRoutesAreSeen (SECURITY N-21, N-22).
 func TestHostileRoutesMoveNothing(t *testing.T) {
 	for _, early := range []bool{true, false} {
 		t.Run(fmt.Sprintf("before us %t", early), func(t *testing.T) {
@@ -80,7 +80,7 @@ func (w *world) addAddr(p string) {
 
 // An uplink whose own network is said to be the victim's changes nothing. An
 // uplink that has the victim's very address makes it unreachable, and no more:
-// nothing leaks.
+// nothing leaks (SECURITY N-22).
 func TestHostileAddressesDoNotLeak(t *testing.T) {
 	t.Run("the victim's network", func(t *testing.T) {
 		w := started(t)
@@ -155,7 +155,7 @@ func TestHostileAddressesDoNotLeak(t *testing.T) {
 }
 
 // A rule of others before ours sends marked packets to main. The lock in our
-// table holds, and status names the rule.
+// table holds, and status names the rule (SECURITY N-19).
 func TestForeignRuleBeforeOursDoesNotLeak(t *testing.T) {
 	w := started(t)
 	if _, err := w.Gateway.Exec(w.context(5*time.Second), "ip", "rule", "add", "pref", "50", "lookup", "main"); err != nil {

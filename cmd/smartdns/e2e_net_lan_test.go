@@ -17,7 +17,8 @@ import (
 
 // What LAN clients ask other servers, over UDP and TCP, v4 and v6, comes to us.
 // What they ask servers of the LAN does not. Without us the same question is on
-// the uplink, and the answer forged: lab's TestPlainResolverIsPoisoned.
+// the uplink, and the answer forged: lab's TestPlainResolverIsPoisoned
+// (SECURITY L-07).
 func TestForeignServersAreAnsweredByUs(t *testing.T) {
 	w := started(t)
 	w.DNS.Forget()
@@ -47,7 +48,7 @@ func TestForeignServersAreAnsweredByUs(t *testing.T) {
 }
 
 // What is too big for the tunnel, and what has run out of hops, is said by the
-// gateway: to LAN clients and to containers, v4 and v6.
+// gateway: to LAN clients and to containers, v4 and v6 (SECURITY F-23).
 func TestErrorsReachTheirSenders(t *testing.T) {
 	w := started(t)
 	for _, row := range []struct {
@@ -85,7 +86,7 @@ func TestErrorsReachTheirSenders(t *testing.T) {
 }
 
 // While the tunnel is down, a connection to the world fails in less than 100
-// ms, for everybody, v4 and v6; what is at home works.
+// ms, for everybody, v4 and v6; what is at home works (SECURITY L-11).
 func TestConnectionsFailFastWhileTheTunnelIsDown(t *testing.T) {
 	w := newWorld(t)
 	w.delegate()
@@ -150,7 +151,7 @@ func TestConnectionsFailFastWhileTheTunnelIsDown(t *testing.T) {
 }
 
 // The bridge of a container engine is not in lan: nobody serves its port 53,
-// but its flows are decided like those of the LAN.
+// but its flows are decided like those of the LAN (SECURITY L-16).
 func TestContainersAreClassified(t *testing.T) {
 	w := started(t)
 	w.bothWays(w.Box, 1<<20)

@@ -34,7 +34,7 @@ func marksWorld(t testing.TB, more ...func(config string) string) *world {
 func sameName(name string, n int) []string { return slices.Repeat([]string{name}, n) }
 
 // Fifty clients ask for the same fresh name at once: one question goes out, and
-// the address is in its set before any of the fifty answers is.
+// the address is in its set before any of the fifty answers is (SECURITY N-02).
 func TestCoalescedAnswersAreAllMarked(t *testing.T) {
 	w := marksWorld(t)
 	for i, name := range lab.Numbered("foreign", 40) {
@@ -65,7 +65,7 @@ func TestCoalescedAnswersAreAllMarked(t *testing.T) {
 
 // The other ways to an answer mark it too: along CNAMEs, several addresses, a
 // cached chain, names in capitals, and a name whose servers were silent at
-// first.
+// first (SECURITY N-02).
 func TestEveryWayToAnAnswerMarksIt(t *testing.T) {
 	w := marksWorld(t)
 	for _, name := range []string{"chain.foreign.test", "chain2.foreign.test", "chain.foreign.test", "CHAIN.foreign.TEST", "many.foreign.test", "many.foreign.test"} {
@@ -106,8 +106,8 @@ func (w *world) flushSet(name string) {
 }
 
 // Somebody flushes the sets, and a cached name is asked for: the element is
-// there again when the reply arrives, a hundred times of a hundred (N-03). That
-// the repair of the set brings it back, too, is later.
+// there again when the reply arrives, a hundred times of a hundred. That the
+// repair of the set brings it back, too, is later (SECURITY N-03).
 func TestCachedAnswerAfterAFlushIsMarkedAgain(t *testing.T) {
 	w := marksWorld(t, func(c string) string { return c + "\n[routing]\ntable = \"shared\"\n" })
 	const name = "n00042.foreign.test"
@@ -166,8 +166,9 @@ func TestSealedAnswersAfterAFlushAreMarkedAgain(t *testing.T) {
 }
 
 // A domestic name with a foreign address does not pull it out of the tunnel: as
-// an address, behind a CNAME, or as a hint of HTTPS (N-07). Neither where the
-// foreign side confirms the address nor where the domestic side's word is final.
+// an address, behind a CNAME, or as a hint of HTTPS. Neither where the foreign
+// side confirms the address nor where the domestic side's word is final
+// (SECURITY N-07).
 func TestDomesticNamePullsNothingOutOfTheTunnel(t *testing.T) {
 	for _, auto := range []string{"foreign-first", "foreign-only"} {
 		t.Run(auto, func(t *testing.T) {
@@ -216,7 +217,8 @@ six.cn.test.    AAAA  2606:2800:220:1:248:1893:25c8:1946
 }
 
 // A tunnel name and a direct name share an address: the tunnel wins, in
-// whatever order they are asked, and even when the user pinned both.
+// whatever order they are asked, and even when the user pinned both (SECURITY
+// N-08).
 func TestSharedAddressTakesTheTunnel(t *testing.T) {
 	pinned := func(c string) string {
 		return strings.Replace(c, "names = [\n", "names = [\n  { match = \"direct.test\", ask = \"foreign\", via = \"direct\" },\n", 1)
@@ -276,7 +278,7 @@ func TestSharedAddressTakesTheTunnel(t *testing.T) {
 
 // A client that uses nothing but the hints of service records takes the marked
 // path, whatever type brought them; what brings addresses without marks is not
-// answered.
+// answered (SECURITY N-17).
 func TestServiceHintsAreMarked(t *testing.T) {
 	w := marksWorld(t)
 	if err := w.Zone.Add(lab.Abroad, `

@@ -158,7 +158,7 @@ func impatient(c string) string { return c + "\n[poison]\nhold = \"20ms\"\n" }
 
 // Names that return special addresses, of every prefix and in every disguise,
 // by address record and by hint, insert none of them, and their answers do not
-// hold them (N-05).
+// hold them (SECURITY N-05).
 func TestSpecialAddressesAreNeverMarked(t *testing.T) {
 	w := marksWorld(t, pinnedBoth, impatient)
 	var names []evilName
@@ -189,8 +189,9 @@ func TestCarriedAddressesAreNeverMarked(t *testing.T) {
 }
 
 // Names that return addresses that we need ourselves, such as the WireGuard
-// endpoint, the upstream servers, gateways and our own, insert none of them: handshakes go
-// on, and every server is asked by the path of its side (N-06).
+// endpoint, the upstream servers, gateways and our own, insert none of them:
+// handshakes go on, and every server is asked by the path of its side (SECURITY
+// N-06, N-20).
 func TestCriticalAddressesAreNeverMarked(t *testing.T) {
 	w := marksWorld(t, pinnedBoth, impatient)
 	critical := []netip.Addr{

@@ -39,7 +39,7 @@ func (w *world) from(from *lab.Namespace, to netip.Addr) {
 
 // A tunnel without IPv6: names abroad have no AAAA and no v6 hints, and v6 to
 // addresses abroad fails at once for everybody and does not leak, while the
-// uplink's IPv6 carries what is at home (N-18).
+// uplink's IPv6 carries what is at home (SECURITY L-06, N-18).
 func TestTunnelWithoutIPv6(t *testing.T) {
 	w := newWorld(t)
 	w.v4Tunnel()

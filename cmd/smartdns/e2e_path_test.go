@@ -46,7 +46,7 @@ func marksOnly(config string) string {
 // Every address is in its set when its answer arrives: fresh and cached
 // answers, UDP and TCP, A, AAAA and the hints of HTTPS. The connection is
 // opened right after the answer, and 0 of 10,000 first packets are on the
-// uplink.
+// uplink (SECURITY N-01).
 func TestFirstPacketTakesTheMarkedPath(t *testing.T) {
 	w := newWorld(t)
 	w.config = marksOnly(w.config)
@@ -90,7 +90,7 @@ func TestFirstPacketTakesTheMarkedPath(t *testing.T) {
 
 // Names at home go direct, others through the tunnel: v4 and v6, TCP and UDP, 3
 // MB both ways, for a LAN client, for the gateway itself, and for a container
-// on a bridge that is not in lan.
+// on a bridge that is not in lan (SECURITY L-02).
 func TestTwoPaths(t *testing.T) {
 	w := started(t)
 	const mb = 1 << 20

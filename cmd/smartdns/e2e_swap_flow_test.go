@@ -37,7 +37,7 @@ const (
 // While a list moves prefixes between home and abroad, under queries for names
 // there, flows to what moves stay on the way that they began on, and those to
 // what stays are left alone; once a swap is reported, new flows take the new
-// way. Not a packet is on the other, and no query is lost.
+// way. Not a packet is on the other, and no query is lost (SECURITY L-10).
 func TestFlowsKeepTheirPathWhileListsSwap(t *testing.T) {
 	swaps, rate := 10, 400
 	if *longSwaps {

@@ -9,6 +9,7 @@ import (
 	"smartdns/internal/wholefile"
 )
 
+// (SECURITY C-10)
 func TestReplaceLeavesTheOldFileOrTheNewOne(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "file")

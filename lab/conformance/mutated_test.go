@@ -222,7 +222,7 @@ func certificate(t *testing.T) (config string, roots *x509.CertPool) {
 // Replies that were changed at random behind their question, or anywhere, over
 // UDP before the answer and over TCP in its place: a client always gets a
 // message, and nothing that they say of another name is ever told
-// (SECURITY P-05; 1,500 mutants of our own).
+// (SECURITY F-06, P-05; 1,500 mutants of our own).
 func TestMutatedRepliesCrashNothing(t *testing.T) {
 	const victim = "www.victim.example.net."
 	reply := func(q []byte, tcp bool) []byte {

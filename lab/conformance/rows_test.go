@@ -31,7 +31,7 @@ func TestRowsAreShownWhereREADMESays(t *testing.T) {
 		}
 	}
 	shown := map[string][]string{}
-	comment := regexp.MustCompile(`(?m)^\s*(?://|#).*\(SECURITY ([^)]*)`)
+	comment := regexp.MustCompile(`(?m)^\s*(?://|#).*\(SECURITY\s([^)]*)`)
 	err = filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") && !strings.HasSuffix(path, ".rpl") {
 			return err

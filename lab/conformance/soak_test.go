@@ -155,7 +155,7 @@ func localAddr(network string, client int) net.Addr {
 
 // Full load over UDP and TCP with a server of which one answer in a hundred is
 // a fault: nothing is lost, no answer is wrong, and after the warm-up nothing
-// grows. With -soak 10m it takes ten minutes.
+// grows. With -soak 10m it takes ten minutes (SECURITY F-06).
 func TestSoak(t *testing.T) {
 	var faults atomic.Int64
 	serve(t, faulty(&faults))

@@ -23,7 +23,7 @@ func saved(t testing.TB, c *cache.Cache) []byte {
 }
 
 // Entries age while they lie on disk, and those that ended too long ago are
-// left out.
+// left out (SECURITY F-26).
 func TestFileAges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		old := cache.New(0)
@@ -66,8 +66,8 @@ func TestFileAges(t *testing.T) {
 	})
 }
 
-// With a clock from before the file nobody knows how old it is: its entries
-// are stale, and end as such.
+// With a clock from before the file nobody knows how old it is: its entries are
+// stale, and end as such (SECURITY F-24).
 func TestFileFromTheFuture(t *testing.T) {
 	var file []byte
 	synctest.Test(t, func(t *testing.T) {

@@ -341,6 +341,7 @@ func TestTCPLimitsConnectionsOfOneAddress(t *testing.T) {
 	}
 }
 
+// (SECURITY C-05)
 func TestPanicCostsOneAnswer(t *testing.T) {
 	s, _ := start(t, func(ctx context.Context, q wire.Query, c server.Client) []byte {
 		if bytes.Contains(q.Name(), []byte("boom")) {
@@ -378,6 +379,7 @@ func TestUDPAnswerIsCutToWhatTheClientTakes(t *testing.T) {
 	}
 }
 
+// (SECURITY F-35)
 func TestListenFollowsTheWantedAddresses(t *testing.T) {
 	s, addrs := start(t, echoA, server.DefaultLimits(), loopback, "127.0.0.2:5300")
 	if err := s.Listen(addrs[1:]); err != nil {
@@ -395,6 +397,7 @@ func TestListenFollowsTheWantedAddresses(t *testing.T) {
 	}
 }
 
+// (SECURITY F-35)
 func TestBusyAddressNamesItsHolder(t *testing.T) {
 	netnstest.Require(t)
 	for _, network := range []string{"udp", "tcp"} {

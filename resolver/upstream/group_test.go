@@ -118,7 +118,8 @@ func TestGroupInOrderAndRace(t *testing.T) {
 	})
 }
 
-// F-01: one slow query, then none; the server is found again within 10 s.
+// F-01: one slow query, then none; the server is found again within 10 s
+// (SECURITY F-01).
 func TestGroupWithADeadServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far, members := pair()
@@ -164,6 +165,7 @@ func TestGroupWithADeadServer(t *testing.T) {
 	})
 }
 
+// (SECURITY F-02, F-07)
 func TestGroupFailsOverAtOnce(t *testing.T) {
 	for name, bad := range map[string]struct {
 		code byte

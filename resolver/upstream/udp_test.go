@@ -159,6 +159,7 @@ func TestTruncatedGoesOverTCP(t *testing.T) {
 	}
 }
 
+// (SECURITY F-07)
 func TestFORMERRIsAskedWithoutOPT(t *testing.T) {
 	old := func(bare bool) udpHandler {
 		return func(w client, query []byte) {
@@ -317,6 +318,7 @@ func TestSuspiciousReplyIsHeld(t *testing.T) {
 	})
 }
 
+// (SECURITY F-05)
 func TestLostPacketIsSentAgain(t *testing.T) {
 	var n atomic.Int32
 	f := serve(t, func(w client, query []byte) {
@@ -335,6 +337,7 @@ func TestLostPacketIsSentAgain(t *testing.T) {
 	}
 }
 
+// (SECURITY F-09)
 func TestServerWithTCPOnly(t *testing.T) {
 	t.Run("udp refused", func(t *testing.T) {
 		want(t, spoofable(t, serve(t, nil, truthTCP)), query(asked), right)

@@ -139,6 +139,7 @@ func TestSetAndRestore(t *testing.T) {
 	}
 }
 
+// (SECURITY C-01)
 func TestAfterACrash(t *testing.T) {
 	t.Run("the next start and stop restore", func(t *testing.T) {
 		p := newPlace(t, original)

@@ -10,7 +10,7 @@ import (
 	"smartdns/lab/netnstest"
 )
 
-// A buffer that overflowed is one event, and not the last.
+// A buffer that overflowed is one event, and not the last (SECURITY F-17).
 func TestEventsGoOnAfterAnOverflow(t *testing.T) {
 	netnstest.Require(t)
 	netnstest.Do(t, netnstest.New(t), func() {

@@ -286,6 +286,7 @@ func TestTwoTunnelsKeepTheirNumbers(t *testing.T) {
 	})
 }
 
+// (SECURITY F-17)
 func TestAFloodOfEventsElsewhere(t *testing.T) {
 	inside(t, func(w *world) {
 		in := input(w.tunnel("wg0"))
@@ -306,6 +307,7 @@ func TestAFloodOfEventsElsewhere(t *testing.T) {
 	})
 }
 
+// (SECURITY F-22)
 func TestNothingLeaksWhileTheUplinkFlaps(t *testing.T) {
 	inside(t, func(w *world) {
 		in := gateway(w.tunnel("wg0"))

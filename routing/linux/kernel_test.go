@@ -93,6 +93,7 @@ func TestTheCommandsDoTheSame(t *testing.T) {
 	}
 }
 
+// (SECURITY F-13, F-18, F-21)
 func TestEveryFaultIsRepairedByItsEvent(t *testing.T) {
 	for _, f := range []struct{ name, commands string }{
 		{"a rule is deleted", "ip rule del pref 5101"},
@@ -148,6 +149,7 @@ func (w *world) marked(addr, dev string) {
 	}
 }
 
+// (SECURITY N-21)
 func TestNothingInMainMovesMarkedPackets(t *testing.T) {
 	inside(t, func(w *world) {
 		in := input(w.tunnel("wg0"))
@@ -181,6 +183,7 @@ func TestNothingInMainMovesMarkedPackets(t *testing.T) {
 	})
 }
 
+// (SECURITY N-19)
 func TestForeignRulesAreReportedAndLeftAlone(t *testing.T) {
 	inside(t, func(w *world) {
 		in := input(w.tunnel("wg0"))
@@ -301,6 +304,7 @@ func (w *world) leftOf(in routing.Input, want routing.State) []routing.Step {
 	return routing.Diff(want, have)
 }
 
+// (SECURITY C-02)
 func TestLeftoversOfAnOlderVersionAreTakenOver(t *testing.T) {
 	inside(t, func(w *world) {
 		in := input(w.tunnel("wg0"))
@@ -353,6 +357,7 @@ func TestNoV6DefaultInMain(t *testing.T) {
 	})
 }
 
+// (SECURITY F-36)
 func TestIPv6TurnedOff(t *testing.T) {
 	inside(t, func(w *world) {
 		w.sysctl("net/ipv6/conf/all/disable_ipv6", "1")
@@ -387,6 +392,7 @@ func TestOldLinksAreCleanedWhenATunnelGoes(t *testing.T) {
 	})
 }
 
+// (SECURITY F-36)
 func TestMissingCapabilityIsOneSentence(t *testing.T) {
 	inside(t, func(w *world) {
 		in := input(w.tunnel("wg0"))

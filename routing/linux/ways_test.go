@@ -64,7 +64,8 @@ func (w *world) lead(when string, want map[string]string) {
 }
 
 // Home's prefixes lead through the uplink's gateway, all else into the tunnel;
-// they follow the default routes, and nobody else's route moves the rest.
+// they follow the default routes, and nobody else's route moves the rest
+// (SECURITY F-19).
 func TestHomeByRoutesFollowsTheUplink(t *testing.T) {
 	inside(t, func(w *world) {
 		before := w.dump()

@@ -46,6 +46,7 @@ func TestStore(t *testing.T) {
 	}
 }
 
+// (SECURITY F-29)
 func TestCorruptStoreIsSetAside(t *testing.T) {
 	for _, text := range []string{"", "null", "{", `{"a":"b"}`, `{"a":["300.0.0.1"]}`, "\x00\x00\x00"} {
 		path := filepath.Join(t.TempDir(), "endpoints.json")

@@ -335,6 +335,7 @@ func eventually(t *testing.T, ok func() bool) {
 	}
 }
 
+// (SECURITY C-02)
 func TestSocketOfAKilledProcessIsTakenOver(t *testing.T) {
 	netnstest.Require(t)
 	killed := startPeer(t, nil, peerSpec{Name: "wgkill"})
