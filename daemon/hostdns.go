@@ -42,15 +42,21 @@ func systemBus() string {
 }
 
 // restoreHostDNS makes this host ask whom it asked before us, and returns the
-// command that does the same for the file.
+// commands that do the same.
 func restoreHostDNS(o Options) ([]string, error) {
+	h := hostDNS(o, nil, "", nil)
 	before, _ := os.ReadFile(resolvConf) // not there is a content too
-	err := hostDNS(o, nil, "", nil).Restore()
-	after, _ := os.ReadFile(resolvConf)
-	if bytes.Equal(before, after) {
-		return nil, err
+	done := h.Kept()
+	saved := filepath.Join(o.Dirs.State, savedResolvConf)
+	_, none := os.Lstat(saved)
+	err := h.Restore()
+	if len(h.Kept()) > 0 {
+		done = nil
 	}
-	return []string{"mv " + filepath.Join(o.Dirs.State, savedResolvConf) + " " + resolvConf}, err
+	if after, _ := os.ReadFile(resolvConf); none == nil && !bytes.Equal(before, after) {
+		done = append(done, "mv "+saved+" "+resolvConf)
+	}
+	return done, err
 }
 
 // hostResolver is whom this host asks. Only the loop uses it.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/godbus/dbus/v5"
 )
@@ -26,15 +27,39 @@ const (
 type bus struct{ conn *dbus.Conn }
 
 // dial connects to the bus at address. A host without a bus has nobody there.
-func dial(address string) bus {
+func dial(ctx context.Context, address string) bus {
 	if address == "" {
 		return bus{}
 	}
-	conn, err := dbus.Connect(address)
+	conn, err := connect(ctx, address)
 	if err != nil {
 		return bus{}
 	}
 	return bus{conn}
+}
+
+// connect is dbus.Connect for a bus that may not answer.
+func connect(ctx context.Context, address string) (*dbus.Conn, error) {
+	type result struct {
+		conn *dbus.Conn
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		conn, err := dbus.Connect(address)
+		done <- result{conn, err}
+	}()
+	select {
+	case r := <-done:
+		return r.conn, r.err
+	case <-ctx.Done():
+		go func() {
+			if r := <-done; r.err == nil {
+				_ = r.conn.Close()
+			}
+		}()
+		return nil, ctx.Err()
+	}
 }
 
 func (b bus) close() {
@@ -107,18 +132,19 @@ func isBusError(err error, name string) bool {
 // resolves otherwise, until ctx ends; it comes back when the bus does.
 func busSigns(ctx context.Context, address string, signs chan<- error) {
 	for ctx.Err() == nil {
-		if err := followBus(ctx, address, signs); err != nil && !waitFor(ctx, patience) {
-			return
+		conn, err := connect(ctx, address)
+		if err != nil { // most hosts without a bus never have one
+			waitFor(ctx, time.Minute)
+			continue
 		}
+		if followBus(ctx, conn, signs) != nil {
+			waitFor(ctx, patience)
+		}
+		_ = conn.Close()
 	}
 }
 
-func followBus(ctx context.Context, address string, signs chan<- error) error {
-	conn, err := dbus.Connect(address)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
+func followBus(ctx context.Context, conn *dbus.Conn, signs chan<- error) error {
 	heard := make(chan *dbus.Signal, 16)
 	conn.Signal(heard)
 	for _, match := range [][]dbus.MatchOption{

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 )
@@ -88,7 +89,7 @@ func (h *Host) Err() error {
 func (h *Host) setLocked() (changed []string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	b := dial(h.o.Bus)
+	b := dial(ctx, h.o.Bus)
 	defer b.close()
 	var errs []error
 	for _, hand := range h.o.hands(ctx, b) {
@@ -119,6 +120,24 @@ func (o Options) hands(ctx context.Context, b bus) []hand {
 	return append(all, file{o})
 }
 
+// Kept returns the commands that do what Restore does over D-Bus, for what is
+// kept there.
+func (h *Host) Kept() []string {
+	var all []string
+	var link formerLink
+	if known, err := readSaved(resolved{o: h.o}.saved(), &link); known && err == nil {
+		all = append(all, "resolvectl revert "+link.Link)
+		if was := texts(addrs(link.Former.DNS)); len(was) > 0 {
+			all = append(all, "resolvectl dns "+link.Link+" "+strings.Join(was, " "))
+		}
+	}
+	var global formerGlobal
+	if known, err := readSaved(networkManager{o: h.o}.saved(), &global); known && err == nil {
+		all = append(all, "busctl set-property "+nmName+" "+string(nmPath)+" "+nmName+" "+nmGlobal+" a{sv} 0")
+	}
+	return all
+}
+
 // Restore makes everything as it was before Set, byte for byte in the case of a
 // file, with its mode and owner, unless somebody has changed it since. It is
 // idempotent; also cleanup and the next start after a crash call it.
@@ -127,7 +146,7 @@ func (h *Host) Restore() error {
 	defer h.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	b := dial(h.o.Bus)
+	b := dial(ctx, h.o.Bus)
 	defer b.close()
 	var errs []error
 	// The file last: programs may write it after what they are told.

@@ -31,7 +31,7 @@ func Look(ctx context.Context, path, bus string, ours ...netip.Addr) View {
 	if seen.stub || v.Asks && nssAsksResolved(path) {
 		ctx, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
-		b := dial(bus)
+		b := dial(ctx, bus)
 		defer b.close()
 		if seen.stub || b.has(ctx, resolvedName) {
 			v.Asks = resolvedAsks(ctx, b, ours)

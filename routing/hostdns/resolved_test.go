@@ -106,7 +106,7 @@ func TestSystemdResolved(t *testing.T) { // SECURITY F-34
 
 	kill(resolved)
 	must(t, os.RemoveAll("/run/systemd/resolve"))
-	resolved = m.startResolved()
+	m.startResolved()
 	if err := wait(t, changed); err != nil {
 		t.Errorf("after systemd-resolved began anew: %v", err)
 	}
@@ -117,6 +117,9 @@ func TestSystemdResolved(t *testing.T) { // SECURITY F-34
 	stop()
 
 	next := hostdns.New(hostdns.Options{Path: p.path, Saved: p.saved, Bus: m.bus}) // after a crash
+	if got := next.Kept(); !slices.Equal(got, []string{"resolvectl revert t0"}) {
+		t.Errorf("Kept says %q", got)
+	}
 	must(t, next.Restore())
 	m.expectLook("systemd-resolved", false)
 	m.goesTo("127.0.0.53", "provider")

@@ -19,15 +19,13 @@ func sign(signs chan<- error) {
 	}
 }
 
-// waitFor waits, and reports whether ctx lasted.
-func waitFor(ctx context.Context, d time.Duration) bool {
+// waitFor waits for d, or until ctx ends.
+func waitFor(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-		return false
 	case <-timer.C:
-		return true
 	}
 }
 
