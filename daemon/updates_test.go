@@ -88,7 +88,7 @@ func judge(t *testing.T, p *Parts, name, text string) (update.Summary, error) {
 	return update.Summary{}, nil
 }
 
-// U-06
+// (SECURITY U-06)
 func TestPoisonInFetchedLists(t *testing.T) {
 	p := fetchedParts(t)
 	names, nets := "baidu.com\nqq.com\n", "39.156.0.0/16\n2400:da00::/32\n"
@@ -160,7 +160,7 @@ func TestGuardHoldsInUse(t *testing.T) {
 	}
 }
 
-// U-11, the compiling half: with nothing stored, and with what cannot be used.
+// Started with nothing stored, and with what cannot be used (SECURITY U-11).
 func TestStartWithoutLists(t *testing.T) {
 	p := fetchedParts(t)
 	d := Dirs{State: t.TempDir()}
@@ -195,7 +195,7 @@ func TestStartWithoutLists(t *testing.T) {
 	}
 }
 
-// U-11: while a tunnel is down nothing goes over it, nor around it, although its
+// While a tunnel is down nothing goes over it, nor around it, although its
 // other traffic may.
 func TestNothingIsFetchedAroundATunnel(t *testing.T) {
 	p := fetchedParts(t)

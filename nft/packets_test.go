@@ -276,6 +276,28 @@ func (w *world) viaUplink(to string) string {
 	return w.ask(w.net, "tcp", to)
 }
 
+// Nobody beside the tunnel learns whether an address is this tunnel's, and what
+// runs in it: what comes to it another way is not answered, by no reset either
+// (SECURITY L-13).
+func TestNobodyBesideTheTunnelReachesItsAddress(t *testing.T) {
+	w := newWorld(t)
+	w.serve(w.gw, 8080)
+	w.run(w.net, "ip route add 10.9.0.2/32 via 198.18.0.2 dev isp0")
+	w.run(w.net, "ip route add fd09::2/128 via 2409:1::2 dev isp0")
+	ask := func(what, open, closed string) {
+		t.Helper()
+		for _, to := range []string{"10.9.0.2", "[fd09::2]"} {
+			w.want(what, w.ask(w.net, "tcp", to+":8080"), open)
+			w.want(what, w.ask(w.net, "tcp", to+":8081"), closed)
+		}
+	}
+	if got := w.ask(w.net, "tcp", "10.9.0.2:8081"); got == "silence" {
+		t.Fatalf("without the table: %s", got)
+	}
+	w.set(nft.Owned, gateway())
+	ask("by the uplink", "silence", "silence")
+}
+
 func TestPacketsOfTheTunnelWithALANSourceAreDropped(t *testing.T) {
 	w := newWorld(t)
 	w.serve(w.gw, 8080)

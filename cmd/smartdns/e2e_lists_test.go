@@ -113,7 +113,7 @@ func (w *world) listed() map[string]api.List {
 	return all
 }
 
-// Everything from scratch, through the tunnel; U-11: a start with nothing and
+// Everything from scratch, through the tunnel; and a start with nothing and
 // without a mirror, and one with what is stored (SECURITY U-11).
 func TestListsAreFetchedThroughTheTunnel(t *testing.T) {
 	w := newWorld(t)

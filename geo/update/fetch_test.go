@@ -42,7 +42,7 @@ func packed(t testing.TB, text string) []byte {
 	return b.Bytes()
 }
 
-// U-02
+// (SECURITY U-02)
 func TestPartOfAFileIsNoList(t *testing.T) {
 	m := newMirror(t)
 	k := keep(t, m, "http://192.168.7.7/list") // TLS says nothing about this, and takes its time
@@ -106,7 +106,7 @@ func TestPartOfAFileIsNoList(t *testing.T) {
 	}
 }
 
-// U-03
+// (SECURITY U-03)
 func TestWhatIsNoListIsRefused(t *testing.T) {
 	m := newMirror(t)
 	k := keep(t, m, "https://example.com/list")
@@ -146,7 +146,7 @@ func TestWhatIsNoListIsRefused(t *testing.T) {
 	k.has(strings.ReplaceAll(good, "\n", "\r\n"))
 }
 
-// U-04, but for its slow part
+// All but the slow part (SECURITY U-04)
 func TestHugeFilesEnd(t *testing.T) {
 	m := newMirror(t)
 	k := keep(t, m, "https://example.com/list")
@@ -182,7 +182,7 @@ func TestHugeFilesEnd(t *testing.T) {
 	k.left()
 }
 
-// U-04: a byte a second, and a mirror that never says anything.
+// A byte a second, and a mirror that never says anything (SECURITY U-04).
 func TestSlowMirrorsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dial := func(slow bool) func(context.Context, string, string) (net.Conn, error) {
@@ -226,7 +226,7 @@ func TestSlowMirrorsEnd(t *testing.T) {
 // maxUpdate is how long an update may take.
 const maxUpdate = 60 * time.Second
 
-// U-07
+// (SECURITY U-07)
 func TestRedirectsDoNotLeadAstray(t *testing.T) {
 	m := newMirror(t)
 	m.serves("/good", names(10))
@@ -260,7 +260,7 @@ func TestRedirectsDoNotLeadAstray(t *testing.T) {
 	}
 }
 
-// U-07: what a name leads to is looked at, too.
+// What a name leads to is looked at, too (SECURITY U-07).
 func TestMirrorsAreNotInPrivateNetworks(t *testing.T) {
 	for _, c := range []struct {
 		url, says string

@@ -15,7 +15,7 @@ import (
 	"smartdns/geo/update"
 )
 
-// U-05
+// (SECURITY U-05)
 func TestListsDoNotShrinkOrGrowAtOnce(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -91,7 +91,7 @@ func signed(t *testing.T, key minisign.PrivateKey, text string, at time.Time) st
 	return string(r.SignWithComments(key, fmt.Sprintf("timestamp:%d\tfile:list", at.Unix()), "a signature"))
 }
 
-// U-08, U-10
+// (SECURITY U-08, U-10)
 func TestSignedLists(t *testing.T) {
 	public, private, err := minisign.GenerateKey(nil)
 	if err != nil {
@@ -154,7 +154,7 @@ func TestSignedLists(t *testing.T) {
 	k.has(next)
 }
 
-// U-08 without a signature
+// Without a signature (SECURITY U-08)
 func TestDatedLists(t *testing.T) {
 	for name, head := range map[string]func(day int) string{
 		"a registry's":  func(day int) string { return fmt.Sprintf("2|apnic|202608%02d|8000|19830613|20260820|+1000\n", day) },
@@ -181,7 +181,7 @@ func TestDatedLists(t *testing.T) {
 	}
 }
 
-// U-10
+// (SECURITY U-10)
 func TestChecksums(t *testing.T) {
 	text := names(10)
 	digest := sha256.Sum256([]byte(text))

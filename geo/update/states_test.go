@@ -14,7 +14,7 @@ import (
 	"smartdns/geo/update"
 )
 
-// U-01: the states of dnscrypt-proxy's sources_test.go, on disk and at the
+// (SECURITY U-01): the states of dnscrypt-proxy's sources_test.go, on disk and at the
 // mirror. There the signature is the second file; here, on disk, the record is.
 func TestStatesOfWhatIsStored(t *testing.T) {
 	old, next := names(20), names(22)

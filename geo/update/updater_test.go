@@ -16,7 +16,7 @@ import (
 	"smartdns/geo/update"
 )
 
-// U-09
+// (SECURITY U-09)
 func TestOneUpdateOfAListAtATime(t *testing.T) {
 	m := newMirror(t)
 	var asked atomic.Int32

@@ -197,7 +197,8 @@ func TestAfterACrash(t *testing.T) {
 	})
 }
 
-func TestWhatIsNotOursIsRefused(t *testing.T) { // SECURITY F-34
+// (SECURITY F-34)
+func TestWhatIsNotOursIsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		make func(t *testing.T, p place)
 		want string
@@ -251,8 +252,8 @@ func bind(t *testing.T, path, content string) (from string) {
 }
 
 // A link is replaced, and comes back; what it leads to is not touched, and a
-// program that writes that goes on, unnoticed.
-func TestLinks(t *testing.T) { // SECURITY F-34
+// program that writes that goes on, unnoticed (SECURITY F-34).
+func TestLinks(t *testing.T) {
 	for name, target := range map[string]string{
 		"absolute": "", "relative": "../run/resolv.conf", "dangling": "/nowhere/resolv.conf",
 	} {
@@ -290,8 +291,8 @@ func TestLinks(t *testing.T) { // SECURITY F-34
 }
 
 // A mount point cannot be replaced: it is written in place, and seen from
-// outside.
-func TestBindMount(t *testing.T) { // SECURITY F-34
+// outside (SECURITY F-34).
+func TestBindMount(t *testing.T) {
 	netnstest.Require(t)
 	p := newPlace(t, "# below the mount\n")
 	from := bind(t, p.path, original)
@@ -363,7 +364,8 @@ func immutable(t *testing.T, path string) {
 	})
 }
 
-func TestOthersAreAnsweredButNotFought(t *testing.T) { // SECURITY F-34
+// (SECURITY F-34)
+func TestOthersAreAnsweredButNotFought(t *testing.T) {
 	p := newPlace(t, original)
 	changed := make(chan error, 10)
 	var log bytes.Buffer

@@ -70,7 +70,8 @@ func eventually(t *testing.T, path, what string, ok func(text string) bool) {
 	})
 }
 
-func TestNetworkManager(t *testing.T) { // SECURITY F-34
+// (SECURITY F-34)
+func TestNetworkManager(t *testing.T) {
 	m := newMachine(t)
 	must(t, os.WriteFile(etcConf, nil, 0o644))
 	m.startNetworkManager("symlink")
@@ -152,7 +153,8 @@ func openresolv(t *testing.T, path string) func(args, stdin string) {
 }
 
 // openresolv goes on as if we were not there, and takes our file for its own.
-func TestOpenresolv(t *testing.T) { // SECURITY F-34
+// (SECURITY F-34)
+func TestOpenresolv(t *testing.T) {
 	p := newPlace(t, original)
 	must(t, os.Chmod(p.path, 0o644))
 	resolvconf := openresolv(t, p.path)

@@ -77,7 +77,8 @@ func (m *machine) onLink(link string) string {
 	return strings.Join(all, "; ")
 }
 
-func TestSystemdResolved(t *testing.T) { // SECURITY F-34
+// (SECURITY F-34)
+func TestSystemdResolved(t *testing.T) {
 	m := newMachine(t)
 	m.serveBoth()
 	resolved := m.startResolved()
