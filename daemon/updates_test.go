@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -20,6 +21,7 @@ import (
 	"github.com/maxmind/mmdbwriter/mmdbtype"
 
 	"smartdns/configs"
+	"smartdns/geo"
 	"smartdns/geo/update"
 	"smartdns/routing"
 )
@@ -224,8 +226,9 @@ func TestNothingIsFetchedAroundATunnel(t *testing.T) {
 	}
 }
 
-// U-12 (SECURITY U-12).
-func TestDamagedDatabasesAreRefused(t *testing.T) {
+// homeDatabase is a database of 200 prefixes that are in China.
+func homeDatabase(t *testing.T) string {
+	t.Helper()
 	tree, err := mmdbwriter.New(mmdbwriter.Options{DatabaseType: "GeoLite2-Country", RecordSize: 24})
 	if err != nil {
 		t.Fatal(err)
@@ -240,7 +243,45 @@ func TestDamagedDatabasesAreRefused(t *testing.T) {
 	if _, err := tree.WriteTo(&b); err != nil {
 		t.Fatal(err)
 	}
-	whole := b.String()
+	return b.String()
+}
+
+// A database that is cut or written over where it lies changes nothing until it
+// is read again: no part of it is read while it is in use (SECURITY F-31).
+func TestDatabaseIsCutWhileInUse(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "countries.mmdb")
+	if err := os.WriteFile(path, []byte(homeDatabase(t)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := configs.Parse(strings.NewReader("[geo]\nsources = [\"list:countries\"]\n[list.countries]\nfile = \""+path+"\"\n"), "smartdns.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := Compile(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, damage := range map[string]func() error{
+		"cut":          func() error { return os.Truncate(path, 0) },
+		"written over": func() error { return os.WriteFile(path, bytes.Repeat([]byte{0xff}, 1<<20), 0o600) },
+	} {
+		if err := damage(); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 200 {
+			if v := p.Geo.Classify(netip.AddrFrom4([4]byte{39, byte(i), 1, 1})); v.Region != geo.Home {
+				t.Fatalf("%s: 39.%d.1.1 is %v", name, i, v.Region)
+			}
+		}
+		if _, err := Compile(c); err == nil {
+			t.Errorf("%s: it is read again", name)
+		}
+	}
+}
+
+// (SECURITY U-12)
+func TestDamagedDatabasesAreRefused(t *testing.T) {
+	whole := homeDatabase(t)
 	p := fetchedParts(t)
 	s, err := judge(t, p, "countries", whole)
 	if err != nil || s.Addresses != 200<<16 || s.Kind != "mmdb" {
