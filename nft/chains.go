@@ -91,7 +91,7 @@ func (r Ruleset) chains() []chain {
 	if len(r.Tunnels) > 0 {
 		out = append(out, r.recall())
 	}
-	return append(out, r.strict()...)
+	return slices.Concat(out, r.gatewayChains(), r.strict())
 }
 
 // recall gives flows of a tunnel the mark back that other software took when it
@@ -301,10 +301,10 @@ func (r Ruleset) armed(then term, lan func(f family, set string) term) []rule {
 func (r Ruleset) decideFlows() []rule {
 	return append(r.recalled(),
 		on(in().among(setLANIfs), isInvalid(), count(countInvalid), drop()).because("would leave with its private source"),
-		on(isNew(), r.flow().is(0), goTo(chainDecide)),
-		on(isInvalid(), goTo(chainDecide)).because("of no flow: a tunnel's is dropped"),
-		on(isUntracked(), tcp().only(), goTo(chainDecide)),
-		on(isUntracked(), udp().only(), goTo(chainDecide)),
+		on(isNew(), r.flow().is(0), goTo(r.decides())),
+		on(isInvalid(), goTo(r.decides())).because("of no flow: a tunnel's is dropped"),
+		on(isUntracked(), tcp().only(), goTo(r.decides())),
+		on(isUntracked(), udp().only(), goTo(r.decides())),
 	)
 }
 
@@ -328,7 +328,7 @@ func (r Ruleset) steer() chain {
 
 // steerFlows marks packets for the way of their flow.
 func (r Ruleset) steerFlows() []rule {
-	out := rules(on(isNew(), r.flow().is(0), jump(chainDecide)).because("others have taken the mark since"))
+	out := rules(on(isNew(), r.flow().is(0), jump(r.decides())).because("others have taken the mark since"))
 	out = append(out, r.recalled()...)
 	for _, t := range r.Tunnels {
 		out = append(out, on(r.flow().is(t.Mark), goTo(toChain(t.Path))))
@@ -567,6 +567,7 @@ func (r Ruleset) srcnat() chain {
 			c.rules = append(c.rules, on(out().among(setUplinks), out().among(setLANIfs), f.from(setLAN), masquerade()).because("the router would answer the client, past us"))
 		}
 	}
+	c.rules = append(c.rules, r.masqueraded()...)
 	return c
 }
 

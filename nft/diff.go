@@ -89,6 +89,9 @@ func (p program) diff(have snapshot, flags, port uint32, kept []kept) plan {
 	for _, k := range kept {
 		add(fmt.Sprintf("nft add element inet %s %s { %d that were there }", TableName, k.set, len(k.marks)), k.emit)
 	}
+	if len(p.offload) > 0 && have.offload == nil {
+		out.table = append(out.table, addFlowtable(p.offload))
+	}
 	out.table = append(out.table, p.diffChains(have)...)
 	out.table = append(out.table, p.leftovers(have)...)
 	return out
@@ -112,7 +115,8 @@ func (p program) mustRebuild(have snapshot, flags uint32) bool {
 			return true
 		}
 	}
-	return false
+	// Interfaces leave a flowtable by themselves when they go, and no other way.
+	return len(p.offload) > 0 && have.offload != nil && !slices.Equal(p.offload, have.offload)
 }
 
 // resizes reports whether the kernel's set needs another size. A larger one
@@ -270,6 +274,9 @@ func (p program) leftovers(have snapshot) []step {
 		out = append(out, step{fmt.Sprintf("nft delete chain inet %s %s", TableName, s), func(m *messages) {
 			deleteNamed(m, unix.NFT_MSG_DELCHAIN, unix.NFTA_CHAIN_TABLE, unix.NFTA_CHAIN_NAME, s)
 		}})
+	}
+	if len(p.offload) == 0 && have.offload != nil {
+		out = append(out, deleteFlowtable())
 	}
 	for _, s := range names(slices.Collect(maps.Keys(have.sets)), func(s string) bool {
 		return slices.ContainsFunc(p.sets, func(w set) bool { return w.name == s })

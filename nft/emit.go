@@ -77,7 +77,7 @@ func newSet(m *messages, s set) {
 		m.close(at)
 	}
 	order := byte(networkOrder)
-	if s.kind.family.size == 0 {
+	if s.kind == interfaces() {
 		order = hostOrder
 	}
 	m.bytes(unix.NFTA_SET_USERDATA, []byte{udataKeyByteOrder, 4, order, 0, 0, 0})

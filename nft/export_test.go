@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -163,4 +164,11 @@ func Expressions() []byte {
 		}
 	}
 	return out
+}
+
+// FlowtableMessage returns the message that adds our flowtable, in hexadecimal.
+func FlowtableMessage(devices ...string) string {
+	var m messages
+	newFlowtable(&m, TableName, devices)
+	return hex.EncodeToString(m.buf)
 }

@@ -107,10 +107,25 @@ func lockdown() nft.Ruleset {
 	return r
 }
 
+// clients is a gateway with all that is done for its clients, and to them.
+func clients() nft.Ruleset {
+	r := gateway()
+	r.Gateway = nft.Gateway{
+		Clients: []nft.ClientRule{
+			{MACs: []routing.MAC{{2, 0, 0, 0, 0, 0x20}, {2, 0, 0, 0, 0, 9}}, Via: "wg0", Text: "clients[0]"},
+			{Prefixes: prefixes("192.168.8.20/32", "192.168.8.64/26", "fd08::20/128"), Via: routing.Direct, Text: "clients[1]"},
+			{Prefixes: prefixes("192.168.8.0/24"), Via: "wg0", Text: "clients[2]"},
+		},
+		Bypass:      nft.Bypass{Reject: true, DoH: prefixes(foreign4+"/32", foreign6+"/128")},
+		Masquerade4: true, Masquerade6: true,
+	}
+	return r
+}
+
 func rulesets() map[string]nft.Ruleset {
 	return map[string]nft.Ruleset{
 		"gateway": gateway(), "host": host(), "two-tunnels": twoTunnels(), "default-direct": defaultDirect(), "v4-tunnel": v4Tunnel(), "stand-in": standIn(false, "wg1"),
-		"one-armed": oneArmed(), "strict": strict(), "lockdown": lockdown(),
+		"one-armed": oneArmed(), "strict": strict(), "lockdown": lockdown(), "clients": clients(),
 		"no-tunnel": {Interfaces: nft.Interfaces{Uplinks: []string{"wan0"}}},
 	}
 }

@@ -24,6 +24,7 @@ type snapshot struct {
 	sets     map[string]kernelSet
 	chains   map[string]kernelChain
 	counters map[string]Counter
+	offload  []string // interfaces of our flowtable, sorted; nil: there is none
 }
 
 // kernelSet is a set as the kernel has it.
@@ -120,6 +121,9 @@ func (r *reader) snapshot() (snapshot, error) {
 		s.sets[name] = k
 	}
 	if s.chains, err = r.chains(); err != nil {
+		return s, err
+	}
+	if s.offload, err = r.flowtable(); err != nil {
 		return s, err
 	}
 	s.counters, err = r.counters()

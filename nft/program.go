@@ -23,6 +23,7 @@ type program struct {
 	marks    []uint32 // of the tunnels
 	moves    []move
 	strict   bool
+	offload  []string // interfaces of the flowtable
 }
 
 // A chain with a base is called by the kernel, any other by rules.
@@ -68,6 +69,7 @@ type set struct {
 	size   uint32
 	ranges []netipx.IPRange
 	names  []string
+	macs   []routing.MAC
 }
 
 // A move deletes the conntrack entries with a mark when the chain changes that
@@ -82,7 +84,7 @@ type move struct {
 }
 
 func (r Ruleset) program() program {
-	p := program{chains: r.chains(), paths: r.Paths(), sets: r.sets(), field: r.field(), strict: r.KillSwitch.Level != Lax}
+	p := program{chains: r.chains(), paths: r.Paths(), sets: r.sets(), field: r.field(), offload: sorted(r.Gateway.Offload), strict: r.KillSwitch.Level != Lax}
 	for _, c := range p.chains {
 		for _, rule := range c.rules {
 			for _, t := range rule.terms {
@@ -128,6 +130,7 @@ func (r Ruleset) sets() []set {
 	for _, l := range r.Addresses.Lists {
 		out = append(out, static(ident(l.Name), l.Prefixes)...)
 	}
+	out = append(out, r.gatewaySets()...)
 	for _, p := range r.Paths() {
 		for _, f := range families() {
 			size := r.SetSize
@@ -214,6 +217,11 @@ func (s set) elements() []element {
 		copy(e.key[:], n)
 		out = append(out, e)
 	}
+	for _, m := range s.macs {
+		var e element
+		copy(e.key[:], m[:])
+		out = append(out, e)
+	}
 	for _, r := range s.ranges {
 		out = append(out, element{key: keyOf(r.From())})
 		if next := r.To().Next(); next.IsValid() { // a range up to the last address has no end
@@ -245,6 +253,9 @@ func (p program) text(full bool) string {
 	}
 	for _, s := range p.sets {
 		fmt.Fprintf(&b, "\n%s", indent(s.text(full)))
+	}
+	if len(p.offload) > 0 {
+		fmt.Fprintf(&b, "\n%s", indent(flowtableText(p.offload)))
 	}
 	for _, c := range p.chains {
 		fmt.Fprintf(&b, "\n%s", indent(c.text()))
@@ -290,6 +301,9 @@ func (s set) items() []string {
 	out := make([]string, 0, len(s.names)+len(s.ranges))
 	for _, n := range s.names {
 		out = append(out, fmt.Sprintf("%q", n))
+	}
+	for _, m := range s.macs {
+		out = append(out, m.String())
 	}
 	for _, r := range s.ranges {
 		if p, ok := r.Prefix(); ok && p.IsSingleIP() {

@@ -25,6 +25,7 @@ type Ruleset struct {
 	Addresses  Addresses
 	Decide     Decide
 	DNS        DNS
+	Gateway    Gateway
 	// SetSize is how many elements each set of marks has room for; 0 =
 	// DefaultSetSize. A set that holds more keeps the larger size until it does not.
 	SetSize uint32
@@ -180,7 +181,7 @@ func (r Ruleset) Check() error {
 	if err := r.checkPath(r.defaultPath()); err != nil {
 		return fmt.Errorf("default path: %w", err)
 	}
-	return errors.Join(r.checkInterfaces(), r.program().check())
+	return errors.Join(r.checkInterfaces(), r.checkGateway(), r.program().check())
 }
 
 func (r Ruleset) checkPath(p routing.Path) error {
