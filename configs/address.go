@@ -124,10 +124,10 @@ func isWord(s string) bool {
 // its own, in the file or as a set in the kernel.
 func isReserved(s string) bool {
 	switch s {
-	case "direct", "private", "home", "lan", "local":
+	case "direct", "private", "home", "lan", "local", "doh_servers":
 		return true
 	}
-	return false
+	return strings.HasPrefix(s, "clients_")
 }
 
 // isMadeOf reports whether s is ASCII letters, digits and characters of extra.

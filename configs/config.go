@@ -53,7 +53,8 @@ type Listen struct {
 	LAN      []string       // interfaces whose clients we serve and route
 	Clients  []netip.Prefix // who else may ask
 	Redirect bool           // LAN clients' port 53 comes to us
-	System   bool           // this host asks us
+	Bypass   Bypass
+	System   bool // this host asks us
 }
 
 // Tunnel is one [tunnel.X] table.
@@ -230,6 +231,7 @@ type Decide struct {
 	PrivateOK []dnsname.FQDN // names whose answers may be private, and those below
 	Names     []NameRule     // ends in one that matches everything
 	Addresses []AddressRule  // ends in one that matches everything
+	Clients   []ClientRule   // whose path comes before all of that
 }
 
 // NameRule says what to do about the names it matches. Exactly one of Ask and
@@ -444,8 +446,10 @@ const (
 
 // Routing is the part of the kernel state that is not a tunnel.
 type Routing struct {
-	Mode   RoutingMode
-	Skip   []string // interfaces whose traffic is left alone
-	Table  TableMode
-	Strict bool // nothing leaves past the tunnels undecided, also while nobody runs
+	Mode       RoutingMode
+	Skip       []string // interfaces whose traffic is left alone
+	Table      TableMode
+	Strict     bool // nothing leaves past the tunnels undecided, also while nobody runs
+	Masquerade Masquerade
+	Flowtable  bool // the kernel carries direct flows past the chains
 }

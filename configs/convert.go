@@ -32,6 +32,7 @@ func convert(p *problems, raw *rawConfig) *Config {
 	cfg.DNS64 = c.dns64(raw.DNS64)
 	c.checkMode(cfg)
 	c.checkStrict(cfg)
+	c.checkGateway(cfg)
 	return cfg
 }
 

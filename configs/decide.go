@@ -17,6 +17,7 @@ func (c converter) decide(raw rawDecide) Decide {
 		PrivateOK: c.privateOK(raw.PrivateOK),
 		Names:     c.nameRules(raw.Names),
 		Addresses: c.addressRules(raw.Addresses),
+		Clients:   c.clientRules(raw.Clients),
 	}
 }
 

@@ -96,6 +96,7 @@ func TestDefaultIsAResolverOnLoopback(t *testing.T) {
 		Listen: configs.Listen{
 			DNS:      []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53"), netip.MustParseAddrPort("[::1]:53")},
 			Redirect: true,
+			Bypass:   configs.Bypass{Mode: configs.BypassSignal, DoH: []string{configs.DoHEmbedded}},
 		},
 		Sides: []configs.Side{
 			{
@@ -134,7 +135,7 @@ func TestDefaultIsAResolverOnLoopback(t *testing.T) {
 		Poison:  configs.Poison{Hold: 400_000_000, Probe: true},
 		Cache:   configs.Cache{Stale: 24 * time.Hour, Prefetch: true, MaxTTL: 24 * time.Hour, Save: true},
 		Marks:   configs.Marks{OnError: "servfail", Size: 262144},
-		Routing: configs.Routing{Mode: configs.ModeMark, Table: "owned"},
+		Routing: configs.Routing{Mode: configs.ModeMark, Table: "owned", Masquerade: configs.MasqueradeOff},
 	}
 	if diff := cmp.Diff(want, cfg, sameConfig); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)

@@ -57,5 +57,9 @@ func (c converter) routing(raw rawRouting) Routing {
 			c.addf(item.place, "%s is in [listen] lan: its traffic cannot be left alone", quote(item.value))
 		}
 	})
-	return Routing{Mode: c.mode(), Skip: skip, Table: word(c, raw.Table, TableOwned, TableShared), Strict: raw.Strict.value}
+	return Routing{
+		Mode: c.mode(), Skip: skip, Table: word(c, raw.Table, TableOwned, TableShared),
+		Masquerade: word(c, raw.Masquerade, MasqueradeOff, MasqueradeIPv4, MasqueradeBoth), Flowtable: raw.Flowtable.or(false),
+		Strict: raw.Strict.value,
+	}
 }

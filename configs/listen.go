@@ -24,6 +24,7 @@ func (c converter) listen(raw rawListen) Listen {
 		Clients:  c.clients(raw.Clients),
 		Redirect: raw.Redirect.or(true),
 		System:   raw.System.or(false),
+		Bypass:   c.bypass(raw),
 	}
 	l.DoT = c.listenAt(raw.DoT, portTLS, l.DNS, sides)
 	l.DoH = c.listenAt(raw.DoH, portHTTPS, slices.Concat(l.DNS, l.DoT), sides)

@@ -1,11 +1,8 @@
 package configs
 
 import (
-	"errors"
-	"net"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/pelletier/go-toml/v2/unstable"
 
@@ -82,37 +79,7 @@ func (c converter) lineClients(raw rawStrings) Clients {
 		c.addf(raw.place, "no client: leave the key out for a line that holds for everybody")
 	}
 	for _, item := range raw.items {
-		if mac, err := net.ParseMAC(item.value); err == nil && len(mac) == len(routing.MAC{}) {
-			if m := routing.MAC(mac); slices.Contains(all.MACs, m) {
-				c.twice(item)
-			} else if m == (routing.MAC{}) {
-				c.addf(item.place, "%s is nobody's MAC", quote(item.value))
-			} else {
-				all.MACs = append(all.MACs, m)
-			}
-			continue
-		}
-		if strings.ContainsRune(item.value, '%') {
-			if addr, err := parseAddr(item.value); err != nil {
-				c.valuef(item, err)
-			} else if slices.Contains(all.Zoned, addr) {
-				c.twice(item)
-			} else {
-				all.Zoned = append(all.Zoned, addr)
-			}
-			continue
-		}
-		prefix, err := parsePrefix(item.value)
-		switch {
-		case err != nil && strings.Contains(item.value, "/"):
-			c.valuef(item, err)
-		case err != nil:
-			c.valuef(item, errors.New("not a client: write its address, a prefix such as 192.168.8.0/24, or its MAC such as 00:11:22:aa:bb:cc"))
-		case slices.Contains(all.Prefixes, prefix):
-			c.twice(item)
-		default:
-			all.Prefixes = append(all.Prefixes, prefix)
-		}
+		c.client(item, &all)
 	}
 	return all
 }

@@ -19,15 +19,17 @@ type rawConfig struct {
 }
 
 type rawListen struct {
-	DNS      rawListeners `toml:"dns"`
-	DoT      rawListeners `toml:"dot"`
-	DoH      rawListeners `toml:"doh"`
-	Cert     rawString    `toml:"cert"`
-	Key      rawString    `toml:"key"`
-	LAN      rawStrings   `toml:"lan"`
-	Clients  rawStrings   `toml:"clients"`
-	Redirect rawBool      `toml:"redirect"`
-	System   rawBool      `toml:"system"`
+	DNS        rawListeners `toml:"dns"`
+	DoT        rawListeners `toml:"dot"`
+	DoH        rawListeners `toml:"doh"`
+	Cert       rawString    `toml:"cert"`
+	Key        rawString    `toml:"key"`
+	LAN        rawStrings   `toml:"lan"`
+	Clients    rawStrings   `toml:"clients"`
+	Redirect   rawBool      `toml:"redirect"`
+	Bypass     rawString    `toml:"bypass"`
+	DoHServers rawStrings   `toml:"doh_servers"`
+	System     rawBool      `toml:"system"`
 }
 
 type rawTunnel struct {
@@ -74,6 +76,7 @@ type rawDecide struct {
 	PrivateOK rawStrings            `toml:"private_ok"`
 	Names     rules[rawNameRule]    `toml:"names"`
 	Addresses rules[rawAddressRule] `toml:"addresses"`
+	Clients   rules[rawClientRule]  `toml:"clients"`
 }
 
 type rawNameRule struct {
@@ -130,8 +133,10 @@ type rawMarks struct {
 }
 
 type rawRouting struct {
-	Mode   rawString  `toml:"mode"`
-	Skip   rawStrings `toml:"skip"`
-	Table  rawString  `toml:"table"`
-	Strict rawBool    `toml:"strict"`
+	Mode       rawString  `toml:"mode"`
+	Skip       rawStrings `toml:"skip"`
+	Table      rawString  `toml:"table"`
+	Strict     rawBool    `toml:"strict"`
+	Masquerade rawString  `toml:"masquerade"`
+	Flowtable  rawBool    `toml:"flowtable"`
 }

@@ -50,7 +50,7 @@ func withExamples(reference string) string {
 
 func TestReferenceExamplesWork(t *testing.T) {
 	cfg := mustParse(t, withExamples(configs.Reference()))
-	if len(cfg.Tunnels) != 1 || len(cfg.Listen.LAN) != 1 || len(cfg.Lists) != 5 || len(cfg.Decide.Names) != 9 || len(cfg.Sides) != 3 || len(cfg.Decide.Addresses) != 3 {
+	if len(cfg.Tunnels) != 1 || len(cfg.Listen.LAN) != 1 || len(cfg.Lists) != 6 || len(cfg.Decide.Names) != 8 || len(cfg.Sides) != 3 || len(cfg.Decide.Addresses) != 3 || len(cfg.Decide.Clients) != 1 {
 		t.Errorf("the examples are not all there:\n%s", cfg.Text())
 	}
 	if w := cfg.Warnings(); len(w) > 0 {

@@ -20,16 +20,17 @@ func (c *Config) Text() string {
 	} else {
 		w.line("# " + printable(c.File) + ", with every default")
 	}
-	w.table("listen",
-		row{"dns", c.Listen.listenerTexts(c.Listen.DNS)},
-		row{"dot", c.Listen.listenerTexts(c.Listen.DoT)},
-		row{"doh", c.Listen.listenerTexts(c.Listen.DoH)},
-		row{"cert", tomlString(c.Listen.Cert)},
-		row{"key", tomlString(c.Listen.Key)},
-		row{"lan", tomlStrings(c.Listen.LAN)},
-		row{"clients", tomlStrings(texts(c.Listen.Clients))},
-		row{"redirect", strconv.FormatBool(c.Listen.Redirect)},
-		row{"system", strconv.FormatBool(c.Listen.System)})
+	w.table("listen", append([]row{
+		{"dns", c.Listen.listenerTexts(c.Listen.DNS)},
+		{"dot", c.Listen.listenerTexts(c.Listen.DoT)},
+		{"doh", c.Listen.listenerTexts(c.Listen.DoH)},
+		{"cert", tomlString(c.Listen.Cert)},
+		{"key", tomlString(c.Listen.Key)},
+		{"lan", tomlStrings(c.Listen.LAN)},
+		{"clients", tomlStrings(texts(c.Listen.Clients))},
+		{"redirect", strconv.FormatBool(c.Listen.Redirect)},
+		{"system", strconv.FormatBool(c.Listen.System)},
+	}, c.Listen.Bypass.rows()...)...)
 	for _, t := range c.Tunnels {
 		w.table("tunnel."+tomlKey(string(t.Path)),
 			row{"config", tomlString(t.Config)},
@@ -65,6 +66,7 @@ func (c *Config) Text() string {
 		row{"private_ok", tomlStrings(texts(c.Decide.PrivateOK))})
 	w.rules("names", nameRows(c.Decide.Names))
 	w.rules("addresses", addressRows(c.Decide.Addresses))
+	w.rules("clients", clientRows(c.Decide.Clients))
 	w.table("records",
 		row{"lines", tomlStrings(lineTexts(c.Records.Lines))},
 		row{"zones", tomlStrings(filePaths(c.Records.Zones))},
@@ -89,7 +91,9 @@ func (c *Config) Text() string {
 		row{"mode", tomlString(string(c.Routing.Mode))},
 		row{"skip", tomlStrings(c.Routing.Skip)},
 		row{"table", tomlString(string(c.Routing.Table))},
-		row{"strict", strconv.FormatBool(c.Routing.Strict)})
+		row{"strict", strconv.FormatBool(c.Routing.Strict)},
+		row{"masquerade", tomlString(string(c.Routing.Masquerade))},
+		row{"flowtable", strconv.FormatBool(c.Routing.Flowtable)})
 	return w.String()
 }
 
@@ -123,6 +127,10 @@ func (w *textWriter) table(name string, rows ...row) {
 }
 
 func (w *textWriter) rules(name string, rows []row) {
+	if len(rows) == 0 {
+		w.line(name + " = []")
+		return
+	}
 	w.line(name + " = [")
 	width := widest(rows)
 	for _, r := range rows {

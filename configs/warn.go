@@ -21,6 +21,7 @@ func (c *Config) Warnings() []Warning {
 		c.homeWarnings(),
 		c.Decide.nameWarnings(),
 		c.Decide.addressWarnings(),
+		c.Decide.clientRuleWarnings(),
 	)
 	slices.SortStableFunc(all, func(a, b Warning) int { return cmp.Compare(a.Pos.Line, b.Pos.Line) })
 	return all
@@ -57,6 +58,7 @@ func (c *Config) uses(path routing.Path) bool {
 	return slices.ContainsFunc(c.Sides, func(s Side) bool { return s.Via == path }) ||
 		slices.ContainsFunc(c.Lists, func(l List) bool { return len(l.Fetch.URLs) > 0 && l.Fetch.Via == path }) ||
 		slices.ContainsFunc(c.Decide.Names, func(r NameRule) bool { return r.Via == path }) ||
+		slices.ContainsFunc(c.Decide.Clients, func(r ClientRule) bool { return r.Via == path }) ||
 		slices.ContainsFunc(c.Decide.Addresses, func(r AddressRule) bool { return r.Via == path })
 }
 
@@ -92,7 +94,7 @@ func (c *Config) asks(side string) bool {
 }
 
 func (c *Config) listWarnings() []Warning {
-	used := slices.Concat(c.Geo.Sources, c.Poison.Bogus)
+	used := slices.Concat(c.Geo.Sources, c.Poison.Bogus, c.Listen.Bypass.DoH)
 	for _, e := range slices.Concat(c.Geo.Home, c.Geo.Abroad) {
 		used = append(used, e.List)
 	}

@@ -32,6 +32,7 @@ type Parts struct {
 	Records   recordSet
 	Exclude   *addrSet   // [dns64] exclude
 	Lists     []api.List // those in use
+	Gateway   gatewayParts
 
 	Certificate *tls.Certificate // of [listen] cert and key; nil without
 }
@@ -86,6 +87,8 @@ func compile(c *configs.Config, stored copies) (*Parts, error) {
 	p.Sets.Home = home
 	collect(err)
 	p.Bogus, err = compileBogus(c, l)
+	collect(err)
+	p.Gateway, err = compileGateway(c, l)
 	collect(err)
 	p.Forged, err = compileForged()
 	collect(err)

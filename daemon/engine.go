@@ -53,6 +53,7 @@ type kernelSide struct {
 	contest   contest
 	noticed   noticed
 	clock     timekeeper
+	offloads  *bool // whether the kernel has flowtables; nil: nobody has asked it
 }
 
 // failure is something that did not work, until it does.
@@ -211,7 +212,7 @@ func (e *engine) live() live {
 	seen := e.routes.Status()
 	l := live{
 		facts: seen.Facts, marks: e.marks, links: map[routing.Path]link{}, marking: e.table != nil, waiting: e.clock.waiting(),
-		forwards: turnedForwardingOn(seen.State), listen: e.server.Addrs(),
+		forwards: turnedForwardingOn(seen.State), listen: e.server.Addrs(), offloads: e.canOffload(),
 	}
 	in := e.inUse(time.Now())
 	for p, t := range e.tunnels {

@@ -22,6 +22,7 @@ type live struct {
 	forwards opened
 	listen   []netip.AddrPort
 	waiting  bool // for the clock to be set
+	offloads bool // the kernel has flowtables
 }
 
 // opened says for which families it was us who turned forwarding on.
@@ -132,6 +133,7 @@ func (p *Parts) ruleset(l live) nft.Ruleset {
 		Decide:    p.Sets.Decide,
 		DNS:       nft.DNS{Listen: l.listen},
 		SetSize:   c.Marks.Size, ClockFirst: l.waiting,
+		Gateway: p.gateway(l),
 	}
 	if p.strict() {
 		r.KillSwitch = nft.KillSwitch{Level: nft.Strict, Near: p.near(l)}

@@ -128,7 +128,7 @@ func (p *Parts) wanted(facts routing.Facts, shown map[routing.Path]int) (live, e
 	}
 	l := live{
 		facts: facts, marks: marks{routing.DefaultField, numbers}, links: map[routing.Path]link{}, marking: true,
-		listen: listenAddrs(p.Config, facts),
+		listen: listenAddrs(p.Config, facts), offloads: true,
 	}
 	next := 1 << 30 // indexes that no link has
 	for _, t := range p.Tunnels {
@@ -276,6 +276,12 @@ func (p *Parts) diffTable(ctx context.Context, out []string, l live) ([]string, 
 				out = append(out, "nft delete table inet "+nft.TableName)
 			}
 			return err
+		}
+		if p.Config.Routing.Flowtable {
+			var err error
+			if l.offloads, err = t.CanOffload(ctx); err != nil {
+				return err
+			}
 		}
 		steps, err := t.Diff(ctx, p.ruleset(l))
 		for _, tunnel := range p.Tunnels {

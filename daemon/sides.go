@@ -252,7 +252,7 @@ func homeSubnet(home string, t *geo.Table) netip.Prefix {
 func (p *Parts) policy(built builtSides, g *geo.Handle) *resolver.Policy {
 	c := p.Config
 	return &resolver.Policy{
-		Names: p.Names, Addresses: p.Addresses, Sides: policySides(c, built),
+		Names: p.Names, Addresses: p.Addresses, Clients: clientPaths(c), Sides: policySides(c, built),
 		Auto: resolver.Auto{
 			Mode: resolver.Mode(c.Decide.Auto), Mixed: resolver.Mixed(c.Decide.Mixed),
 			Judge: built[resolver.Foreign].judge, Home: homeSubnet(c.Decide.Home, p.Geo),
@@ -264,8 +264,8 @@ func (p *Parts) policy(built builtSides, g *geo.Handle) *resolver.Policy {
 		Geo:       g,
 		PrivateOK: c.Decide.PrivateOK,
 		Local: resolver.Local{
-			Records: p.Records.records,
-			DNS64:   resolver.DNS64{Prefix: c.DNS64.Prefix, Exclude: p.Exclude, OnPath: c.DNS64.NAT64 == configs.NAT64Path},
+			Records: p.Records.records, Bypass: p.keptFromOthers(),
+			DNS64: resolver.DNS64{Prefix: c.DNS64.Prefix, Exclude: p.Exclude, OnPath: c.DNS64.NAT64 == configs.NAT64Path},
 		},
 		AnswerUnmarked: c.Marks.OnError == configs.OnErrorAnswer,
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"smartdns/resolver"
 	"smartdns/resolver/dnsname"
@@ -124,7 +125,7 @@ func (e *engine) askKernel(ctx context.Context, a *api.Address, flows bool) {
 		return
 	}
 	k.Sets = elements
-	if marked != "" {
+	if marked != "" && !strings.HasPrefix(a.Rule.Where, "clients[") { // whose paths come before the marks
 		path = marked
 	}
 	for _, t := range v.tunnels {

@@ -31,6 +31,9 @@ func (e *engine) status(ctx context.Context) api.Status {
 	s.Conditions = e.conditions(v, s)
 	if v.table != nil {
 		s.Conditions = append(s.Conditions, gateConditions(ctx, v)...)
+		if c, ok := offloadCondition(v); ok {
+			s.Conditions = append(s.Conditions, c)
+		}
 		sets, counters, err := tableStatus(ctx, v)
 		if err != nil {
 			s.Conditions = append(s.Conditions, api.Condition{Severity: severityError, What: err.Error()})

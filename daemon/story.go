@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"smartdns/resolver"
+	"smartdns/resolver/policy"
 	"smartdns/routing"
 	"smartdns/web/api"
 )
@@ -77,6 +78,10 @@ func where(list string, r resolver.Rule) string {
 	switch {
 	case r.Index == resolver.RecordIndex:
 		return "[records]"
+	case r.Index == policy.BypassIndex:
+		return "[listen]"
+	case r.Client:
+		return fmt.Sprintf("clients[%d]", r.Index)
 	case r.Index < 0:
 		return "no line of the file"
 	}

@@ -86,6 +86,7 @@ func counterText(name string) string {
 	kind, path, ok := strings.Cut(name, "_")
 	if !ok {
 		return map[string]string{
+			"bypass":  "packets: DNS of clients past us, rejected",
 			"inbound": "packets: new connections from outside, blocked",
 			"invalid": "packets: of no connection, dropped",
 			"strict":  "packets: undecided, kept in by the kill switch",

@@ -128,7 +128,7 @@ func clientsOf(r configs.NameRule) policy.Clients {
 
 // views compiles who is treated apart. IDs begin with first.
 func (p *Parts) views(first uint16) (v *policy.Views, next uint16, err error) {
-	v, next, err = policy.NewViews(limited(p.Config), p.Config.Listen.Sides, first)
+	v, next, err = policy.NewViews(treatedApart(p.Config), p.Config.Listen.Sides, first)
 	if err != nil {
 		rules := p.Config.Decide.Names
 		for i := len(rules) - 1; i >= 0; i-- { // the last line that made it so

@@ -46,6 +46,10 @@ func (r *Resolver) classify(t *task) {
 func (r *Resolver) judged(t *task, f found) Address {
 	v := t.pol.Geo.Classify(f.addr)
 	a := Address{Addr: f.addr, From: f.from, TTL: f.ttl, Region: v.Region.String(), Source: Source{List: v.List, Line: v.Line, Prefix: v.Prefix}}
+	if own, ok := t.ownPath(f.addr); ok {
+		a.Path, a.Rule, a.Note = own.Via, addressRuleOf(own), clientNote
+		return a
+	}
 	rule := t.pol.Addresses.Match(v, f.addr)
 	a.Path, a.Rule = rule.Via, addressRuleOf(rule)
 	pinned := t.pins(f.addr, v)

@@ -26,6 +26,7 @@ func (r *Resolver) decide(ctx context.Context, t *task) outcome {
 	if !ok {
 		rule = policy.Rule{Index: -1, Text: "no rule matches", Action: policy.AskAuto}
 	}
+	rule = t.pol.Local.Bypass.Over(rule, t.name, t.view.Lines)
 	t.rule = rule
 	t.next(Step{Name: t.name.String(), Rule: ruleOf(rule)})
 	if out, ok := r.returned(t); ok {

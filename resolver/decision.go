@@ -57,13 +57,14 @@ type Aged struct {
 
 // Rule names a line of the config file, and what in it matched.
 type Rule struct {
-	Index   int          `json:"index"` // in decide.names or decide.addresses; -1 for none, RecordIndex for a record
+	Index   int          `json:"index"` // in decide.names or decide.addresses; -1 for none, RecordIndex for a record, policy.BypassIndex
 	Text    string       `json:"text"`
 	Pos     string       `json:"pos"`
 	Via     routing.Path `json:"via,omitempty"`
 	Matched string       `json:"matched,omitempty"` // the suffix, keyword, expression or prefix
 	List    string       `json:"list,omitempty"`
 	Line    int          `json:"line,omitempty"`
+	Client  bool         `json:"client,omitempty"` // Index is one in decide.clients
 }
 
 // RecordIndex is the Index of a Rule that stands for a record of the user's:
@@ -183,7 +184,7 @@ func ruleOf(r policy.Rule) Rule {
 }
 
 func addressRuleOf(r policy.AddressRule) Rule {
-	rule := Rule{Index: r.Index, Text: r.Text, Pos: r.Pos, Via: r.Via, List: r.List, Line: r.Line}
+	rule := Rule{Index: r.Index, Text: r.Text, Pos: r.Pos, Via: r.Via, List: r.List, Line: r.Line, Client: r.Client}
 	if r.Named {
 		rule.Matched = r.Prefix.String()
 	}

@@ -128,6 +128,8 @@ func (r *Resolver) synthesise(t *task, known int, ttl uint32) bool {
 func (r *Resolver) unmadeMark(d DNS64, v4 Address, v6 netip.Addr) string {
 	kind, _ := geo.Special(v4.Addr)
 	switch {
+	case v4.Rule.Client:
+		return v4.Note
 	case !d.OnPath:
 		return fmt.Sprintf("the NAT64 sends it on as %s", v4.Addr)
 	case r.paths.Marker == nil, kind != geo.NotSpecial:

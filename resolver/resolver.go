@@ -107,6 +107,7 @@ type Poison struct {
 // Local is what we answer out of ourselves, beside the rules.
 type Local struct {
 	Records *policy.Records // come before the rules
+	Bypass  *policy.Bypass
 	DNS64   DNS64
 }
 
@@ -116,6 +117,7 @@ type Policy struct {
 	Names     *policy.Names
 	Views     *policy.Views // nil: all clients and listeners are alike
 	Addresses *policy.Addresses
+	Clients   []policy.ClientPath // the first of a client comes before Addresses
 	Sides     map[string]Side
 	Auto      Auto
 	Poison    Poison

@@ -60,7 +60,9 @@ func specialAnswer(name, zone dnsname.FQDN, qtype uint16) message {
 		return message{answer: []record{{name, wire.TypePTR, localTTL, dnsname.FQDN("localhost.").AppendWire(nil)}}}
 	}
 	m := message{authority: []record{localSOA(zone)}}
-	if zone != "localhost." && name != zone {
+	// RFC 9462 section 4: that there is nothing below resolver.arpa says that we
+	// designate nobody.
+	if zone != "localhost." && zone != "resolver.arpa." && name != zone {
 		m.rcode = wire.NXDomain
 	}
 	return m

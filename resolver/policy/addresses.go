@@ -24,6 +24,7 @@ type AddressRule struct {
 	Prefix netip.Prefix // that prefix
 	List   string       // the list that has it; "" when the rule itself has it
 	Line   int          // its line in that list, from 1; 0 without one
+	Client bool         // it is a line of decide.clients, which no address matched
 }
 
 // PrefixEntry is one prefix of a list.

@@ -16,6 +16,7 @@ type Clients struct {
 	Prefixes []netip.Prefix
 	Zoned    []netip.Addr // link-local ones, each behind the link that is its zone
 	MACs     []routing.MAC
+	Except   []netip.Prefix // parts of Prefixes for which it does not hold
 }
 
 // Everybody reports whether the line holds for all clients.
@@ -69,6 +70,7 @@ func NewViews(lines []Clients, listeners map[netip.AddrPort]string, first uint16
 	for l, side := range listeners {
 		v.at[l] = index(&v.sides, side)
 	}
+	excepts := map[netip.Prefix]Lines{}
 	prefixes, zoned, macs := map[netip.Prefix]Lines{}, map[netip.Addr]Lines{}, map[routing.MAC]Lines{}
 	if len(lines) > MaxLimited {
 		return nil, 0, fmt.Errorf("more than %d lines are limited to clients", MaxLimited)
@@ -76,6 +78,9 @@ func NewViews(lines []Clients, listeners map[netip.AddrPort]string, first uint16
 	for i, clients := range lines {
 		for _, p := range clients.Prefixes {
 			prefixes[p.Masked()] |= 1 << i
+		}
+		for _, p := range clients.Except {
+			excepts[p.Masked()] |= 1 << i
 		}
 		for _, a := range clients.Zoned {
 			zoned[a] |= 1 << i
@@ -90,7 +95,15 @@ func NewViews(lines []Clients, listeners map[netip.AddrPort]string, first uint16
 				all |= lines
 			}
 		}
+		for p, lines := range excepts {
+			if p.Bits() <= bits && p.Contains(a) {
+				all &^= lines
+			}
+		}
 		return all
+	}
+	for p := range excepts {
+		v.clients.Insert(p, index(&v.byAddr, around(p.Addr(), p.Bits())))
 	}
 	for p := range prefixes { // the longest prefix stands for those around it
 		v.clients.Insert(p, index(&v.byAddr, around(p.Addr(), p.Bits())))

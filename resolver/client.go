@@ -1,0 +1,26 @@
+package resolver
+
+import (
+	"net/netip"
+
+	"smartdns/geo"
+	"smartdns/resolver/policy"
+)
+
+// clientNote is why addresses that a client with a path of its own gets are not
+// marked: others may have them on another path.
+const clientNote = "a client's path is a static set"
+
+// ownPath returns the path of all public addresses of the client, where it has
+// one.
+func (t *task) ownPath(a netip.Addr) (policy.AddressRule, bool) {
+	if kind, _ := geo.Special(a); kind != geo.NotSpecial {
+		return policy.AddressRule{}, false
+	}
+	for _, c := range t.pol.Clients {
+		if t.view.Lines&c.Line != 0 {
+			return c.Rule, true
+		}
+	}
+	return policy.AddressRule{}, false
+}
