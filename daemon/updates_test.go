@@ -269,7 +269,7 @@ func TestDatabaseIsCutWhileInUse(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := range 200 {
-			if v := p.Geo.Classify(netip.AddrFrom4([4]byte{39, byte(i), 1, 1})); v.Region != geo.Home {
+			if v := p.Geo.Lookup(netip.AddrFrom4([4]byte{39, byte(i), 1, 1})); v.Region != geo.Home {
 				t.Fatalf("%s: 39.%d.1.1 is %v", name, i, v.Region)
 			}
 		}
