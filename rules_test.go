@@ -66,6 +66,7 @@ var soleImporters = []struct {
 	{"github.com/vbauerster/mpb/v8", []string{"cmd/smartdns"}, "only cmd draws on a terminal"},
 	{"aead.dev/minisign", []string{"geo/update", "configs"}, "signatures are read by who fetches, keys by who reads the file"},
 	{"github.com/godbus/dbus/v5", []string{"routing/hostdns"}, "only whom this host asks is said on the bus"},
+	{"github.com/boombuler/barcode", []string{"cmd/smartdns"}, "only cmd draws on a terminal"},
 	{"github.com/spf13/cobra", []string{"cmd/smartdns"}, "only cmd has flags"},
 }
 

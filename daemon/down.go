@@ -70,16 +70,22 @@ func stopDaemon(ctx context.Context) (int, error) {
 	if pid == 0 {
 		return 0, fmt.Errorf("%w in this network namespace, and cannot be seen from here: stop it where it runs", errRunning)
 	}
+	return stopHolder(ctx, instanceName, pid)
+}
+
+// stopHolder ends the process that holds an abstract name, and waits until it
+// has ended; 0 where the name has another holder by now.
+func stopHolder(ctx context.Context, name string, pid int) (int, error) {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return 0, fmt.Errorf("finding the daemon: %w", os.NewSyscallError("pidfd_open", err))
+		return 0, fmt.Errorf("finding process %d: %w", pid, os.NewSyscallError("pidfd_open", err))
 	}
 	defer unix.Close(fd)
-	if claimant() != pid { // another process may have the number by now
+	if now, _ := holder(name); now != pid { // another process may have the number by now
 		return 0, nil
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGTERM, nil, 0); err != nil {
-		return 0, fmt.Errorf("stopping the daemon (pid %d): %w", pid, err)
+		return 0, fmt.Errorf("stopping process %d: %w", pid, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*stopTime)
 	defer cancel()
@@ -90,9 +96,9 @@ func stopDaemon(ctx context.Context) (int, error) {
 		case n > 0:
 			return pid, nil
 		case err != nil && !errors.Is(err, unix.EINTR):
-			return 0, fmt.Errorf("waiting for the daemon (pid %d): %w", pid, err)
+			return 0, fmt.Errorf("waiting for process %d: %w", pid, err)
 		case ctx.Err() != nil:
-			return 0, fmt.Errorf("the daemon (pid %d) was told to stop, and has not yet: %w", pid, ctx.Err())
+			return 0, fmt.Errorf("process %d was told to stop, and has not yet: %w", pid, ctx.Err())
 		}
 	}
 }

@@ -43,7 +43,7 @@ func lock(run string) (release func(), err error) {
 // claim makes this process the one that may change the kernel state of its
 // network namespace, until release or death.
 func claim() (release func(), err error) {
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: instanceName, Net: "unix"})
+	release, err = claimName(instanceName)
 	if errors.Is(err, unix.EADDRINUSE) {
 		if pid := claimant(); pid != 0 {
 			return nil, fmt.Errorf("%w in this network namespace (pid %d); stop it first", errRunning, pid)
@@ -53,28 +53,43 @@ func claim() (release func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("claiming this network namespace: %w", err)
 	}
+	return release, nil
+}
+
+// claimName holds an abstract name until release or death.
+func claimName(name string) (release func(), err error) {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
 	return func() { l.Close() }, nil
 }
 
 // claimant returns the pid of the process that holds the claim, 0 when it
 // cannot be seen.
 func claimant() int {
-	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: instanceName, Net: "unix"})
+	pid, _ := holder(instanceName)
+	return pid
+}
+
+// holder reports whether a process holds an abstract name, and which: 0 when it
+// cannot be seen.
+func holder(name string) (pid int, held bool) {
+	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: name, Net: "unix"})
 	if err != nil {
-		return 0
+		return 0, false
 	}
 	defer c.Close()
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return 0
+		return 0, true
 	}
-	pid := 0
 	_ = raw.Control(func(fd uintptr) {
 		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
 			pid = int(cred.Pid)
 		}
 	})
-	return pid
+	return pid, true
 }
 
 // memoryLimit is what Go may use before it collects harder: a quarter of the

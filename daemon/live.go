@@ -77,7 +77,8 @@ func (t Tunnel) allowed() []netip.Prefix {
 // own returns the addresses that always go through the tunnel, whatever the
 // policy says: its subnets, its DNS servers, and AllowedIPs where they select a
 // part. AllowedIPs that take most of the Internet (0.0.0.0/0, its two halves, or
-// everything but the LAN in many pieces) select nothing: the policy does.
+// everything but the LAN in many pieces) select nothing: the policy does. Beside
+// 0.0.0.0/0 itself, whatever is longer is there because it is meant.
 func (t Tunnel) own() []netip.Prefix {
 	all := slices.Clone(t.WG.Addresses)
 	allowed := t.allowed()
@@ -85,7 +86,8 @@ func (t Tunnel) own() []netip.Prefix {
 		allowed = nil // no route of the file's own: the policy says what goes there
 	}
 	for _, p := range allowed {
-		if !most(allowed, p.Addr().Is4()) {
+		beside := p.Bits() > 1 && slices.Contains(allowed, routing.FamilyOf(p.Addr()).All())
+		if beside || !most(allowed, p.Addr().Is4()) {
 			all = append(all, p)
 		}
 	}

@@ -320,7 +320,9 @@ func Cleanup(ctx context.Context, o Options) ([]string, error) {
 	if Closed(ctx, o) {
 		return nil, errClosed
 	}
-	return clean(ctx, o)
+	done, err := clean(ctx, o)
+	peers, perr := cleanPeers(ctx, o)
+	return append(done, peers...), errors.Join(err, perr)
 }
 
 // claimAll makes this process the one that may change the kernel state of its

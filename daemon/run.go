@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -194,15 +195,17 @@ func (e *engine) serve(ctx context.Context, control net.Listener, hup <-chan os.
 	return g.Wait()
 }
 
-// notify tells the service manager, where there is one.
-func (e *engine) notify(states ...string) {
+func (e *engine) notify(states ...string) { notifyManager(e.log, states...) }
+
+// notifyManager tells the service manager, where there is one.
+func notifyManager(log *slog.Logger, states ...string) {
 	n, err := sdnotify.New()
 	if err != nil {
 		return // nobody asked to be told
 	}
 	defer n.Close()
 	if err := n.Notify(states...); err != nil {
-		e.log.Debug("the service manager was not told", "err", err)
+		log.Debug("the service manager was not told", "err", err)
 	}
 }
 

@@ -22,20 +22,20 @@ func tableText(flags uint32) string {
 
 func newTable(m *messages, flags uint32) {
 	m.nft(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE)
-	m.str(unix.NFTA_TABLE_NAME, TableName)
+	m.str(unix.NFTA_TABLE_NAME, m.name())
 	m.u32(unix.NFTA_TABLE_FLAGS, flags)
 	m.end()
 }
 
 func deleteTable(m *messages) {
 	m.nft(unix.NFT_MSG_DELTABLE, 0)
-	m.str(unix.NFTA_TABLE_NAME, TableName)
+	m.str(unix.NFTA_TABLE_NAME, m.name())
 	m.end()
 }
 
 func newCounter(m *messages, name string) {
 	m.nft(unix.NFT_MSG_NEWOBJ, unix.NLM_F_CREATE)
-	m.str(unix.NFTA_OBJ_TABLE, TableName)
+	m.str(unix.NFTA_OBJ_TABLE, m.name())
 	m.str(unix.NFTA_OBJ_NAME, name)
 	m.u32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
 	at := m.nest(unix.NFTA_OBJ_DATA)
@@ -47,7 +47,7 @@ func newCounter(m *messages, name string) {
 
 func deleteCounter(m *messages, name string) {
 	m.nft(unix.NFT_MSG_DELOBJ, 0)
-	m.str(unix.NFTA_OBJ_TABLE, TableName)
+	m.str(unix.NFTA_OBJ_TABLE, m.name())
 	m.str(unix.NFTA_OBJ_NAME, name)
 	m.u32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
 	m.end()
@@ -65,7 +65,7 @@ const (
 
 func newSet(m *messages, s set) {
 	m.nft(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE)
-	m.str(unix.NFTA_SET_TABLE, TableName)
+	m.str(unix.NFTA_SET_TABLE, m.name())
 	m.str(unix.NFTA_SET_NAME, s.name)
 	m.u32(unix.NFTA_SET_FLAGS, s.flags())
 	m.u32(unix.NFTA_SET_KEY_TYPE, s.kind.magic)
@@ -86,7 +86,7 @@ func newSet(m *messages, s set) {
 
 func flushSet(m *messages, name string) {
 	m.nft(unix.NFT_MSG_DELSETELEM, 0)
-	m.str(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
+	m.str(unix.NFTA_SET_ELEM_LIST_TABLE, m.name())
 	m.str(unix.NFTA_SET_ELEM_LIST_SET, name)
 	m.end()
 }
@@ -94,7 +94,7 @@ func flushSet(m *messages, name string) {
 // newElements adds at most elementsPerMessage static elements.
 func newElements(m *messages, s set, part []element) {
 	m.nft(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE)
-	m.str(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
+	m.str(unix.NFTA_SET_ELEM_LIST_TABLE, m.name())
 	m.str(unix.NFTA_SET_ELEM_LIST_SET, s.name)
 	list := m.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 	for _, e := range part {
@@ -117,7 +117,7 @@ func (m *messages) key(k []byte) {
 
 func newChainMessage(m *messages, c chain) {
 	m.nft(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE)
-	m.str(unix.NFTA_CHAIN_TABLE, TableName)
+	m.str(unix.NFTA_CHAIN_TABLE, m.name())
 	m.str(unix.NFTA_CHAIN_NAME, c.name)
 	if h := c.base; h != nil {
 		at := m.nest(unix.NFTA_CHAIN_HOOK)
@@ -132,14 +132,14 @@ func newChainMessage(m *messages, c chain) {
 
 func flushChain(m *messages, name string) {
 	m.nft(unix.NFT_MSG_DELRULE, 0)
-	m.str(unix.NFTA_RULE_TABLE, TableName)
+	m.str(unix.NFTA_RULE_TABLE, m.name())
 	m.str(unix.NFTA_RULE_CHAIN, name)
 	m.end()
 }
 
 func newRule(m *messages, chain string, r rule) {
 	m.nft(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND)
-	m.str(unix.NFTA_RULE_TABLE, TableName)
+	m.str(unix.NFTA_RULE_TABLE, m.name())
 	m.str(unix.NFTA_RULE_CHAIN, chain)
 	m.bytes(unix.NFTA_RULE_EXPRESSIONS|nestedBit, r.expressions())
 	if u := r.userdata(); u != nil {
@@ -151,7 +151,7 @@ func newRule(m *messages, chain string, r rule) {
 // deleteNamed deletes a chain or a set.
 func deleteNamed(m *messages, typ, table, attr uint16, name string) {
 	m.nft(typ, 0)
-	m.str(table, TableName)
+	m.str(table, m.name())
 	m.str(attr, name)
 	m.end()
 }

@@ -146,7 +146,7 @@ func Decode(b []byte) {
 		list(body, func(element, time.Duration) {})
 		return nil
 	})
-	aboutUs(b)
+	about(b, TableName)
 	parseSocket(b)
 	sameExpressions(b, b)
 	be32(b)

@@ -16,10 +16,19 @@ const (
 // messages is a run of netlink messages being built. Building allocates only
 // when the buffer has to grow.
 type messages struct {
+	table string // whose objects the messages are about; "" = TableName
 	buf   []byte
 	first uint32 // sequence number of the first message
 	n     uint32 // messages in buf
 	open  int    // offset of the message being built
+}
+
+// name is that of the table.
+func (m *messages) name() string {
+	if m.table == "" {
+		return TableName
+	}
+	return m.table
 }
 
 // reset empties m; its next message gets the sequence number first.

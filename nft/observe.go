@@ -68,10 +68,10 @@ func (r *reader) ask(typ uint16, table uint16, begin func(), each func(body []by
 		begin()
 		err = r.c.dump(&r.m, func(m *messages) {
 			m.nft(typ, unix.NLM_F_DUMP)
-			m.str(table, TableName)
+			m.str(table, m.name())
 			m.end()
 		}, func(_ uint16, body []byte) error {
-			if len(body) < genLen || body[0] != unix.NFPROTO_INET || text(find(body[genLen:], table)) != TableName {
+			if len(body) < genLen || body[0] != unix.NFPROTO_INET || text(find(body[genLen:], table)) != r.m.name() {
 				return nil
 			}
 			return each(body[genLen:])
@@ -87,7 +87,7 @@ func (r *reader) ask(typ uint16, table uint16, begin func(), each func(body []by
 func (r *reader) table() (s snapshot, err error) {
 	err = r.c.dump(&r.m, func(m *messages) {
 		m.nft(unix.NFT_MSG_GETTABLE, 0)
-		m.str(unix.NFTA_TABLE_NAME, TableName)
+		m.str(unix.NFTA_TABLE_NAME, m.name())
 		m.end()
 	}, func(_ uint16, body []byte) error {
 		if len(body) >= genLen {
@@ -212,7 +212,7 @@ func (r *reader) elements(set string, each func(e element, left time.Duration)) 
 func (r *reader) elementsOnce(set string, each func(e element, left time.Duration)) error {
 	return r.c.dump(&r.m, func(m *messages) {
 		m.nft(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP)
-		m.str(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
+		m.str(unix.NFTA_SET_ELEM_LIST_TABLE, m.name())
 		m.str(unix.NFTA_SET_ELEM_LIST_SET, set)
 		m.end()
 	}, func(_ uint16, body []byte) error {

@@ -20,7 +20,8 @@ type Watch struct {
 	file *os.File // nil = nobody else can change the table
 	raw  syscall.RawConn
 	buf  []byte
-	seen bool // somebody did since the last question
+	seen bool   // somebody did since the last question
+	name string // of the table
 	once func(fd uintptr) bool
 }
 
@@ -31,7 +32,7 @@ func newWatch(port uint32) (*Watch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening an nftables event socket: %w", err)
 	}
-	w := &Watch{file: os.NewFile(uintptr(fd), "nftables events"), buf: make([]byte, 64<<10)}
+	w := &Watch{file: os.NewFile(uintptr(fd), "nftables events"), buf: make([]byte, 64<<10), name: TableName}
 	if err := errors.Join(ignore(fd, port), unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}),
 		unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, unix.NFNLGRP_NFTABLES)); err != nil {
 		w.file.Close()
@@ -97,7 +98,7 @@ func (w *Watch) drain(fd int) {
 		n, err := unix.Read(fd, w.buf)
 		switch err {
 		case nil:
-			w.seen = aboutUs(w.buf[:n]) || w.seen
+			w.seen = about(w.buf[:n], w.name) || w.seen
 		case unix.EINTR:
 		case unix.EAGAIN:
 			return
@@ -110,14 +111,14 @@ func (w *Watch) drain(fd int) {
 	}
 }
 
-// aboutUs reports whether one of the events is about our table. In every kind
-// of event, attribute 1 is the table's name.
-func aboutUs(b []byte) bool {
+// about reports whether one of the events is about the table called name. In
+// every kind of event, attribute 1 is the table's name.
+func about(b []byte, name string) bool {
 	const table = unix.NFTA_TABLE_NAME
 	found := false
 	err := walk(b, func(typ, _ uint16, _, _ uint32, body []byte) error {
 		if typ>>8 == unix.NFNL_SUBSYS_NFTABLES && len(body) >= genLen && body[0] == unix.NFPROTO_INET {
-			found = found || bytes.Equal(find(body[genLen:], table), []byte(TableName+"\x00"))
+			found = found || bytes.Equal(find(body[genLen:], table), []byte(name+"\x00"))
 		}
 		return nil
 	})

@@ -59,6 +59,7 @@ func (a *app) root() *cobra.Command {
 		{"As wg-quick:", []*cobra.Command{a.upCommand(), a.downCommand(), a.saveCommand(), a.stripCommand()}},
 		{"See and explain:", []*cobra.Command{a.doctorCommand(), a.statusCommand(), a.queryCommand(), a.routeCommand(), a.diffCommand()}},
 		{"What it has learned:", []*cobra.Command{a.marksCommand(), a.verdictsCommand(), a.cacheCommand(), a.listsCommand()}},
+		{"The far end:", []*cobra.Command{a.peerCommand()}},
 		{"Keys:", []*cobra.Command{a.genkeyCommand(), a.pubkeyCommand(), a.genpskCommand()}},
 		{helpTitle, []*cobra.Command{a.labCommand(), a.versionCommand(), completionCommand(root, a.out)}},
 	} {

@@ -81,6 +81,10 @@ func (k *Kernel) step(step routing.Step) error {
 		return k.onLink(s.Dev, func(l netlink.Link) error { return k.h.LinkSetMTU(l, s.MTU) })
 	case routing.SetLinkUp:
 		return k.onLink(s.Dev, k.h.LinkSetUp)
+	case routing.AddProxy:
+		return k.proxy(s.Proxy, k.h.NeighSet)
+	case routing.DelProxy:
+		return except(k.proxy(s.Proxy, k.h.NeighDel), unix.ENOENT, unix.ENODEV)
 	case routing.SetSysctl:
 		return k.saved.set(s.Key, s.Value)
 	case routing.RestoreSysctl:

@@ -333,6 +333,9 @@ func parsePrefixes(list string) ([]netip.Prefix, error) {
 	return all, nil
 }
 
+// ParseEndpoint reads HOST:PORT; an IPv6 address stands in brackets.
+func ParseEndpoint(value string) (Endpoint, error) { return parseEndpoint(value) }
+
 func parseEndpoint(value string) (Endpoint, error) {
 	i := strings.LastIndexByte(value, ':')
 	if i < 0 {
