@@ -32,6 +32,7 @@ type opened struct{ v4, v6 bool }
 type link struct {
 	index int  // 0: no link yet
 	mtu   int  // bytes
+	fits  int  // the largest packet that arrives; 0: as mtu says
 	up    bool // packets can go through it
 }
 
@@ -59,7 +60,7 @@ func (p *Parts) input(l live) routing.Input {
 	for _, t := range p.Tunnels {
 		in.Tunnels = append(in.Tunnels, routing.Tunnel{
 			Path: t.Path, Number: l.marks.numbers[t.Path], Index: l.links[t.Path].index,
-			Addrs: t.WG.Addresses, AllowedIPs: t.allowed(), MTU: l.mtu(t.Path),
+			Addrs: t.WG.Addresses, AllowedIPs: t.allowed(), MTU: l.mtu(t.Path), Fits: l.links[t.Path].fits,
 		})
 	}
 	return in
@@ -150,7 +151,7 @@ func (p *Parts) ruleset(l live) nft.Ruleset {
 	for _, t := range p.Tunnels {
 		n := nft.Tunnel{
 			Path: t.Path, Mark: l.marks.of(t.Path), Up: l.links[t.Path].up,
-			Addresses: t.WG.Addresses, Own: t.own(), MTU: l.mtu(t.Path),
+			Addresses: t.WG.Addresses, Own: t.own(), MTU: l.mtu(t.Path), Fits: l.links[t.Path].fits,
 			NoIPv4: !t.carries(routing.V4), NoIPv6: !t.carries(routing.V6),
 		}
 		p.standIn(l, &n)

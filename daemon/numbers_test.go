@@ -166,15 +166,24 @@ func TestTunnelMTUFollowsTheWay(t *testing.T) {
 			{"addr add 192.0.2.2/24 dev eth0", tunnelMTU},
 			{"route add default via 192.0.2.1", 1492 - overhead},
 			{"route replace default via 192.0.2.1 mtu 1400", 1400 - overhead},
+			{"route replace default via 192.0.2.1 mtu 1300", 1300 - overhead}, // it has no IPv6
+			{"route replace default via 192.0.2.1 mtu 1400", 1400 - overhead},
 			{"route del default", 1400 - overhead}, // for a moment
 			{"route add default via 192.0.2.1", 1492 - overhead},
 		} {
 			if out, err := exec.Command("ip", strings.Fields(c.command)...).CombinedOutput(); err != nil {
 				t.Fatalf("ip %s: %s", c.command, out)
 			}
-			if got := e.tunnelMTU(tunnel); got != c.want {
-				t.Errorf("after ip %s: MTU %d, want %d", c.command, got, c.want)
+			if got, fits := e.tunnelMTU(tunnel); got != c.want || fits != 0 {
+				t.Errorf("after ip %s: MTU %d, of which %d fit, want %d", c.command, got, fits, c.want)
 			}
+		}
+		tunnel.part = compiled(t, "", "0.0.0.0/0, ::/0").Tunnels[0]
+		if out, err := exec.Command("ip", strings.Fields("route replace default via 192.0.2.1 mtu 1280")...).CombinedOutput(); err != nil {
+			t.Fatal(string(out))
+		}
+		if got, fits := e.tunnelMTU(tunnel); got != leastMTU || fits != leastMTU-overhead {
+			t.Errorf("with IPv6 in the tunnel and 1280 bytes on the way: MTU %d, of which %d fit", got, fits)
 		}
 	})
 }

@@ -116,6 +116,18 @@ func (p *Parts) intended(o Options, have routing.State, facts routing.Facts) (li
 		return live{}, err
 	}
 	l, err := p.wanted(facts, shownNumbers(kept, have))
+	for _, t := range p.Tunnels {
+		n := l.links[t.Path]
+		if i, there := facts.Link(n.index); there && n.mtu == 0 {
+			n.mtu = i.MTU // the daemon found it by the route to the endpoint
+		}
+		for _, r := range have.Routes {
+			if r.Dev == string(t.Path) && r.MTU > 0 && (n.fits == 0 || r.MTU < n.fits) {
+				n.fits = r.MTU // the daemon measured it
+			}
+		}
+		l.links[t.Path] = n
+	}
 	l.forwards, l.waiting = p.opens(have), waitingNow(o)
 	return l, err
 }
@@ -235,12 +247,6 @@ func Diff(ctx context.Context, o Options) ([]string, error) {
 	l, err := p.intended(o, have, facts)
 	if err != nil {
 		return nil, err
-	}
-	for _, t := range p.Tunnels {
-		if n := l.links[t.Path]; index[t.Path] != 0 && n.mtu == 0 {
-			n.mtu = mtuOf(facts, index[t.Path]) // the daemon found it by the route to the endpoint
-			l.links[t.Path] = n
-		}
 	}
 	for _, t := range p.Tunnels {
 		if index[t.Path] == 0 {

@@ -404,7 +404,7 @@ func (e *engine) bringUpKernel(ctx context.Context, l *live) error {
 			return err
 		}
 		e.tunnels[part.Path] = t
-		l.links[part.Path] = link{index: t.index, mtu: e.tunnelMTU(t), up: true}
+		l.links[part.Path] = e.linkOf(t, true)
 	}
 	l.marking, l.locked = true, false
 	if _, err := e.routes.Set(ctx, e.parts.input(*l)); err != nil {

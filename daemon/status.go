@@ -212,7 +212,7 @@ func tunnelStatus(v *view, t shownTunnel) api.Tunnel {
 	n := v.live.marks.numbers[t.part.Path]
 	out := api.Tunnel{
 		Path: string(t.part.Path), State: string(v.stateOf(t)), Device: string(s.Kind), Endpoint: endpointText(t), Peer: s.Peer,
-		Received: s.RX, Sent: s.TX,
+		Traffic: api.Traffic{Received: s.RX, Sent: s.TX, MTU: mtuStatus(t.part, v.live.links[t.part.Path])},
 		Carrier: api.Carrier{WhenDown: string(t.part.WhenDown), CarriedBy: string(v.parts.via(v.live, t.part.Path)), StandIn: v.standing(t)},
 		Mark:    fmt.Sprintf("%#x", v.live.marks.of(t.part.Path)), Table: routing.FirstTable + n,
 	}
@@ -223,6 +223,17 @@ func tunnelStatus(v *view, t shownTunnel) api.Tunnel {
 		out.Probe = &api.Probe{At: s.Probe.At, Latency: api.Since(s.Probe.Latency), Error: s.Probe.Err}
 	}
 	return out
+}
+
+func mtuStatus(t Tunnel, l link) api.MTU {
+	m := api.MTU{Link: l.mtu, Fits: l.fits, From: "route"}
+	switch {
+	case t.WG.MTU > 0:
+		m.From = "file"
+	case l.fits > 0:
+		m.From = "measured"
+	}
+	return m
 }
 
 // addPeer adds the tunnel's far end to what the kernel says.

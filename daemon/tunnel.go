@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"smartdns/configs"
@@ -27,8 +28,9 @@ type running struct {
 	by      routing.Path // who carried its flows last; "": nobody
 	index   int          // of its link as last seen; 0: gone
 	mtu     mtuTo
+	path    *pathMTU // nil: nothing is measured
 	stop    context.CancelFunc
-	done    chan struct{} // closed when the monitor has ended
+	done    chan struct{} // closed when the monitor and path have ended
 	raised  bool          // all of it is there: PostUp was run
 	hookErr error         // of PostUp
 }
@@ -80,9 +82,13 @@ func (e *engine) monitorTunnel(t *running) {
 		Drifted: func() { e.drifted.Store(true); e.poke() },
 		Logger:  e.log,
 	})
+	t.path = newPathMTU(e.arrives(t.part.Path), e.poke, e.log.With("tunnel", string(t.part.Path)))
+	var both sync.WaitGroup
+	both.Go(func() { _ = t.monitor.Run(ctx) }) // ends with ctx, and says nothing else
+	both.Go(func() { t.path.run(ctx) })
 	go func() {
-		defer close(t.done)
-		_ = t.monitor.Run(ctx) // ends with ctx, and says nothing else
+		both.Wait()
+		close(t.done)
 	}()
 }
 
@@ -98,34 +104,6 @@ func (t *running) unwatch() {
 func (t *running) close() error {
 	t.unwatch()
 	return t.device.Close()
-}
-
-// overhead is what WireGuard adds to a packet over IPv6.
-const overhead = 80
-
-// mtuTo is the MTU that was last found for an endpoint.
-type mtuTo struct {
-	endpoint netip.Addr
-	mtu      int
-}
-
-// tunnelMTU is what the file says, or what the way to the endpoint leaves.
-func (e *engine) tunnelMTU(t *running) int {
-	if t.part.WG.MTU > 0 {
-		return t.part.WG.MTU
-	}
-	to := t.endpoint()
-	if !to.IsValid() {
-		return tunnelMTU
-	}
-	if t.mtu.endpoint != to {
-		t.mtu = mtuTo{to, tunnelMTU}
-	}
-	const least = 1280 // IPv6's
-	if mtu, err := e.kernel.RouteMTU(to, e.marks.field.Value(routing.MarkDirect)); err == nil && mtu >= least+overhead {
-		t.mtu.mtu = mtu - overhead
-	}
-	return t.mtu.mtu
 }
 
 // endpoint returns where the tunnel calls, if that is known.

@@ -209,8 +209,8 @@ func (e *engine) bringUpBare(ctx context.Context, l *live) error {
 			return err
 		}
 		e.tunnels[part.Path] = t
-		in.Tunnels = append(in.Tunnels, routing.Tunnel{Path: part.Path, Index: t.index, Addrs: part.WG.Addresses, MTU: e.tunnelMTU(t), Bare: true})
-		l.links[part.Path] = link{index: t.index, mtu: e.tunnelMTU(t), up: true}
+		l.links[part.Path] = e.linkOf(t, true)
+		in.Tunnels = append(in.Tunnels, routing.Tunnel{Path: part.Path, Index: t.index, Addrs: part.WG.Addresses, MTU: l.mtu(part.Path), Bare: true})
 	}
 	if _, err := e.routes.Set(ctx, in); err != nil {
 		return err

@@ -188,11 +188,7 @@ func (t Tunnel) lacks(f family) bool { return f == v4() && t.NoIPv4 || f == v6()
 // outOf is what happens to packets that come out of the tunnel.
 func (r Ruleset) outOf(t Tunnel) chain {
 	c := chain{name: fromChain(t.Path), about: "a packet came out of " + string(t.Path)}
-	for _, f := range families() {
-		if t.MTU > f.headers {
-			c.rules = append(c.rules, on(isSYN(), f.only(), clampTo(uint16(t.MTU-f.headers))))
-		}
-	}
+	c.rules = append(c.rules, t.clamps(t.fitting())...)
 	c.rules = append(c.rules, on(isNew(), r.flow().set(t.Mark)).because("answered the way it came"))
 	return c
 }
@@ -537,6 +533,7 @@ func (r Ruleset) postrouting() chain {
 		about: "the lock: what belongs into a tunnel leaves by it or not at all"}
 	for _, t := range r.Tunnels {
 		c.rules = append(c.rules, on(out().is(t.name()), isSYN(), clampToRoute()))
+		c.rules = append(c.rules, t.clamps(t.Fits, out().is(t.name()))...)
 	}
 	c.rules = append(c.rules, on(out().is("lo"), ret()))
 	for _, t := range r.Tunnels {

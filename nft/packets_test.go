@@ -406,20 +406,29 @@ func TestPacketsToOtherDNSServersComeToUs(t *testing.T) {
 // (SECURITY F-23)
 func TestPacketsFitThroughTheTunnel(t *testing.T) {
 	w := newWorld(t)
-	w.set(nft.Owned, gateway())
-	for _, ns := range []string{"LAN", "host"} {
-		from := w.lan
-		if ns == "host" {
-			from = w.gw
+	table := w.set(nft.Owned, gateway())
+	for _, fits := range []int{1420, 1216} {
+		if fits < 1420 {
+			r := gateway()
+			r.Tunnels[0].Fits = fits
+			w.become(table, r)
 		}
-		c, err := w.dial(from, "tcp", foreign4+":80", 0)
-		if err != nil {
-			t.Fatal(err)
+		for _, ns := range []string{"LAN", "host"} {
+			from := w.lan
+			if ns == "host" {
+				from = w.gw
+			}
+			for to, headers := range map[string]int{foreign4: 40, "[" + foreign6 + "]": 60} {
+				c, err := w.dial(from, "tcp", to+":80", 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if n := maxSegment(t, c); n > fits-headers {
+					t.Errorf("%s to %s: segments of %d bytes, more than the %d that fit", ns, to, n, fits-headers)
+				}
+				c.Close()
+			}
 		}
-		if n := maxSegment(t, c); n > 1380 {
-			t.Errorf("%s: segments of %d bytes, more than the tunnel carries", ns, n)
-		}
-		c.Close()
 	}
 }
 

@@ -45,6 +45,7 @@ type Tunnel struct {
 	Addresses []netip.Prefix // of its interface: address and subnet
 	Own       []netip.Prefix // what always goes through it: AllowedIPs other than /0, DNS=
 	MTU       int            // 0 = TCP segments coming out of it are not clamped
+	Fits      int            // the largest packet that arrives, where that is less than MTU; 0 = all do
 	NoIPv4    bool           // it carries none: IPv4 for it is rejected at once
 	NoIPv6    bool
 }

@@ -34,6 +34,7 @@ type Tunnel struct {
 	Addrs      []netip.Prefix // its addresses with their lengths
 	AllowedIPs []netip.Prefix // what may go into it
 	MTU        int            // bytes
+	Fits       int            // of the largest packet that arrives, where that is less than MTU; 0: all do
 	Bare       bool           // the link and its addresses alone: nothing leads into it
 }
 
@@ -170,14 +171,30 @@ func (t Tunnel) plan(s *State, l Iface, v6 bool) {
 		if p.Addr().Is6() {
 			r.Metric = metricV6
 		}
+		r.MTU = t.routeMTU(FamilyOf(p.Addr()))
 		s.Routes = append(s.Routes, r)
 	}
 }
 
+// leastV6 is the smallest MTU of IPv6: below it the kernel takes IPv6 off an
+// interface, and fragments nothing.
+const leastV6 = 1280
+
 // speaksV6 reports whether t's link l can have IPv6.
-func (t Tunnel) speaksV6(l Iface) bool {
-	const least = 1280 // below this MTU the kernel takes IPv6 off an interface
-	return !l.NoIPv6 && t.MTU >= least
+func (t Tunnel) speaksV6(l Iface) bool { return !l.NoIPv6 && t.MTU >= leastV6 }
+
+// routeMTU is what t's routes say of packets that would not arrive: less than
+// the link's MTU, or 0. The link keeps its own, so that larger ones can be tried
+// again.
+func (t Tunnel) routeMTU(fam Family) int {
+	n := t.Fits
+	if fam == V6 {
+		n = max(n, leastV6)
+	}
+	if t.Fits == 0 || n >= t.MTU {
+		return 0
+	}
+	return n
 }
 
 // fallback is the tunnel of the default path, else the first.

@@ -446,3 +446,29 @@ func TestConflicts(t *testing.T) {
 		t.Errorf("without a tunnel: conditions %v, want none", got)
 	}
 }
+
+// Where larger packets do not arrive the routes into the tunnel say so, those of
+// IPv6 as far as IPv6 can; the link keeps its MTU.
+func TestRoutesSayWhatFits(t *testing.T) {
+	in, f := oneTunnel(), host()
+	for _, tt := range []struct{ fits, v4, v6 int }{{0, 0, 0}, {1216, 1216, 1280}, {1400, 1400, 1400}, {1420, 0, 0}} {
+		in.Tunnels[0].Fits = tt.fits
+		for _, r := range routing.Plan(in, f).Routes {
+			want := map[routing.Family]int{routing.V4: tt.v4, routing.V6: tt.v6}[r.Family()]
+			if r.Dev == "" {
+				want = 0
+			}
+			if r.MTU != want {
+				t.Errorf("%d fit: %s; want mtu %d", tt.fits, r, want)
+			}
+		}
+	}
+	in.Tunnels[0].Fits = 0
+	have := routing.Plan(in, f)
+	in.Tunnels[0].Fits = 1216
+	for _, s := range routing.Diff(routing.Plan(in, f), have) {
+		if _, ok := s.(routing.ReplaceRoute); !ok || !strings.Contains(s.String(), " mtu 12") {
+			t.Errorf("a lower MTU takes %s", s)
+		}
+	}
+}

@@ -144,6 +144,7 @@ type Route struct {
 	Dev      string     // "" unless Unicast
 	Via      netip.Addr // the next hop, on the link of Dev whatever other routes say; not valid for none
 	Metric   uint32
+	MTU      int   // bytes; 0: the link's
 	Protocol uint8 // Protocol; another value is somebody else's route in our table
 }
 
@@ -168,6 +169,9 @@ func (r Route) String() string {
 	}
 	if r.Metric != 0 {
 		fmt.Fprintf(&b, " metric %d", r.Metric)
+	}
+	if r.MTU != 0 {
+		fmt.Fprintf(&b, " mtu %d", r.MTU)
 	}
 	fmt.Fprintf(&b, " table %d proto %d", r.Table, r.Protocol)
 	return b.String()

@@ -36,13 +36,23 @@ func (in Input) ways(f Facts) []Route {
 			}
 		default:
 			if in.leads(w.Path, fam, f) {
-				r.Dev = string(w.Path)
+				r.Dev, r.MTU = string(w.Path), in.routeMTU(w.Path, fam)
 				routes = append(routes, r)
 			}
 			routes = append(routes, Route{Table: TableWays, Dst: w.Dst, Type: Unreachable, Metric: MetricLock, Protocol: Protocol})
 		}
 	}
 	return routes
+}
+
+// routeMTU is what routes into the tunnel p say.
+func (in Input) routeMTU(p Path, fam Family) int {
+	for _, t := range in.Tunnels {
+		if t.Path == p {
+			return t.routeMTU(fam)
+		}
+	}
+	return 0
 }
 
 // leads reports whether the tunnel p has a link that takes packets of family

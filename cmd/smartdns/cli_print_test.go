@@ -261,7 +261,7 @@ func TestStatusReads(t *testing.T) {
 		Fine: true, Summary: "fine: resolving, and routing through wg0", Uptime: 93784, Listen: listen,
 		Tunnels: []api.Tunnel{{
 			Path: "wg0", State: "up", Device: "kernel", Endpoint: "45.76.1.2:51820", Peer: "V7g3…", Handshake: &shaken,
-			Received: 123456789, Sent: 4321, Probe: &api.Probe{At: shaken, Latency: 0.0412}, Carrier: api.Carrier{WhenDown: "block", CarriedBy: "wg0"}, Mark: "0x2000000", Table: 52001,
+			Traffic: api.Traffic{Received: 123456789, Sent: 4321, MTU: api.MTU{Link: 1420, From: "route"}}, Probe: &api.Probe{At: shaken, Latency: 0.0412}, Carrier: api.Carrier{WhenDown: "block", CarriedBy: "wg0"}, Mark: "0x2000000", Table: 52001,
 		}},
 		Sides: []api.Side{
 			{Name: "domestic", Via: "direct", Servers: []api.Server{{Server: "223.5.5.5", Up: true, Latency: 0.0071, Queries: 812, Suspect: 7}, {Server: "119.29.29.29", Up: true}}},
@@ -293,7 +293,8 @@ func TestStatusReads(t *testing.T) {
 	bad.Tunnels = []api.Tunnel{
 		{
 			Path: "wg0", State: "blocked", Device: "userspace", Endpoint: "45.76.1.2:51820", Peer: "V7g3…", Mark: "0x2000000", Table: 52001,
-			Probe: &api.Probe{At: shaken, Error: "probing 8.8.8.8:53 through the tunnel: i/o timeout"}, Carrier: api.Carrier{WhenDown: "block"},
+			Traffic: api.Traffic{MTU: api.MTU{Link: 1280, Fits: 1216, From: "measured"}},
+			Probe:   &api.Probe{At: shaken, Error: "probing 8.8.8.8:53 through the tunnel: i/o timeout"}, Carrier: api.Carrier{WhenDown: "block"},
 		},
 		{
 			Path: "wg1", State: "down", Device: "userspace", Endpoint: "45.76.1.9:51820", Peer: "k9Tr…", Mark: "0x3000000", Table: 52002,

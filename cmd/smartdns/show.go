@@ -113,6 +113,9 @@ func (p printer) tunnel(t api.Tunnel, now time.Time) {
 		latency = "latency " + short(t.Probe.Latency)
 	}
 	p.row("", fmt.Sprintf("%s device, peer %s, when down: %s", t.Device, t.Peer, t.WhenDown), latency)
+	if t.MTU.Link > 0 {
+		p.row("", mtuText(t.MTU), "")
+	}
 	p.row("", fmt.Sprintf("fwmark %s, table %d", t.Mark, t.Table), fmt.Sprintf("%s in, %s out", sizeText(t.Received), sizeText(t.Sent)))
 	if t.StandIn != "" {
 		p.row("", p.bad(t.StandIn), "")
@@ -120,6 +123,14 @@ func (p printer) tunnel(t api.Tunnel, now time.Time) {
 	if t.Probe != nil && t.Probe.Error != "" && t.State != "up" {
 		p.row("", p.bad(t.Probe.Error), "")
 	}
+}
+
+func mtuText(m api.MTU) string {
+	text := fmt.Sprintf("MTU %d, %s", m.Link, map[string]string{"file": "as its file says", "route": "by the route to its endpoint", "measured": "by the route to its endpoint"}[m.From])
+	if m.Fits > 0 {
+		text += fmt.Sprintf("; made to fit %d, for more does not arrive", m.Fits)
+	}
+	return text
 }
 
 func (p printer) server(v api.Server) {

@@ -189,6 +189,11 @@ func routeRequest(op, flags int, r routing.Route, indexOf func(string) (int, err
 		}
 		req.AddData(via)
 	}
+	if r.MTU != 0 && op == unix.RTM_NEWROUTE {
+		metrics := nl.NewRtAttr(unix.RTA_METRICS, nil)
+		metrics.AddRtAttr(unix.RTAX_MTU, nl.Uint32Attr(uint32(r.MTU)))
+		req.AddData(metrics)
+	}
 	if r.Dev != "" {
 		index, err := indexOf(r.Dev)
 		if err != nil {

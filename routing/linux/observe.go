@@ -268,6 +268,7 @@ func (o *observation) route(r netlink.Route) (routing.Route, bool) {
 	if t.Type == routing.Unicast { // an unreachable v6 route shows lo
 		t.Dev = o.names[r.LinkIndex]
 		t.Via = nextHop(r.Gw, r.Via)
+		t.MTU = r.MTU
 	}
 	return t, true
 }

@@ -86,11 +86,10 @@ type Tunnel struct {
 	Endpoint  string     `json:"endpoint"`
 	Peer      string     `json:"peer"`      // the public key's first characters
 	Handshake *time.Time `json:"handshake"` // the last one; null: none yet
-	Received  int64      `json:"received"`  // bytes
-	Sent      int64      `json:"sent"`
-	Mark      string     `json:"mark"`
-	Table     int        `json:"table"`
-	Probe     *Probe     `json:"probe,omitempty"` // the last through it; none yet
+	Traffic
+	Mark  string `json:"mark"`
+	Table int    `json:"table"`
+	Probe *Probe `json:"probe,omitempty"` // the last through it; none yet
 	Carrier
 }
 
@@ -106,6 +105,20 @@ type Carrier struct {
 	WhenDown  string `json:"when_down"`          // while it is down: block, direct, or another tunnel
 	CarriedBy string `json:"carried_by"`         // now: the tunnel itself, its stand-in, direct, or "": nobody
 	StandIn   string `json:"stand_in,omitempty"` // why that is another tunnel: "wg0 is down, wg1 stands in"
+}
+
+// Traffic is what goes through a tunnel.
+type Traffic struct {
+	Received int64 `json:"received"` // bytes
+	Sent     int64 `json:"sent"`
+	MTU      MTU   `json:"mtu"`
+}
+
+// MTU says how large packets in a tunnel may be, in bytes.
+type MTU struct {
+	Link int    `json:"link"`           // of its interface
+	Fits int    `json:"fits,omitempty"` // larger ones do not arrive; 0: all do
+	From string `json:"from"`           // who says so: "file", "route" or "measured"
 }
 
 // Side is one upstream group.
