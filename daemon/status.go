@@ -47,7 +47,7 @@ func (e *engine) status(ctx context.Context) api.Status {
 	s.Fine = !slices.ContainsFunc(s.Conditions, func(c api.Condition) bool { return c.Severity == severityError })
 	s.Summary = summary(s)
 	if s.Fine && v.parts.Config.Routing.Mode == configs.ModeOff {
-		s.Summary = `fine, but only resolving: [routing] mode is "off"`
+		s.Summary = `fine, but only resolving: [routing] mode is "off"` + hostAsksText(s.Listen)
 	}
 	return s
 }

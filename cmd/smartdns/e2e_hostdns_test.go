@@ -90,9 +90,18 @@ func TestThisHostByResolved(t *testing.T) {
 		t.Errorf("kept: %s", left)
 	}
 
+	w.config += "\n[routing]\nmode = \"off\"\n" // no tunnel: by the uplink
+	w.start()
+	w.waitFor("status says by whom", 30*time.Second, func() error {
+		return w.wantHost(true, "; this host asks us by systemd-resolved")
+	})
+	if out, err := w.run("dig", "+short", "@127.0.0.53", "n7.cn.test"); err != nil || !strings.Contains(out, ".") {
+		t.Errorf("asking 127.0.0.53: %q, %v", out, err)
+	}
+	w.stop()
+
 	w.config = strings.Replace(w.config, "system = true", "system = false", 1)
 	w.start()
-	w.waitUp()
 	if err := w.wantHost(false, "; this host itself asks another resolver, by systemd-resolved"); err != nil {
 		t.Error(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -68,14 +69,19 @@ func (b bus) close() {
 	}
 }
 
-// has reports whether a program has name.
+// has reports whether a program of this host has name: one in another network
+// namespace, whose bus we see all the same, has links of its own.
 func (b bus) has(ctx context.Context, name string) bool {
 	if b.conn == nil {
 		return false
 	}
-	var yes bool
-	err := b.conn.BusObject().CallWithContext(ctx, busName+".NameHasOwner", 0, name).Store(&yes)
-	return err == nil && yes
+	var pid uint32
+	if b.conn.BusObject().CallWithContext(ctx, busName+".GetConnectionUnixProcessID", 0, name).Store(&pid) != nil {
+		return false // nobody has it
+	}
+	theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid))
+	ours, _ := os.Readlink("/proc/thread-self/ns/net")
+	return err != nil || theirs == ours // what we may not see is taken for ours
 }
 
 // call is one method of one object.
@@ -120,6 +126,16 @@ func (b bus) property(ctx context.Context, dest string, path dbus.ObjectPath, if
 		return fmt.Errorf("reading %s: %w", name, err)
 	}
 	return nil
+}
+
+// withRight adds what is missing when err says that we may not.
+func withRight(err error) error {
+	for _, name := range []string{busName + ".Error.AccessDenied", busName + ".Error.InteractiveAuthorizationRequired"} {
+		if isBusError(err, name) {
+			return fmt.Errorf("%w: root may, and who has polkit's leave for %s.* or %s.settings.modify.global-dns", err, resolvedName, nmName)
+		}
+	}
+	return err
 }
 
 // isBusError reports whether err is the D-Bus error of that name.

@@ -98,7 +98,7 @@ func (h *Host) setLocked() (changed []string, err error) {
 			changed = append(changed, hand.String())
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", hand, err))
+			errs = append(errs, fmt.Errorf("%s: %w", hand, withRight(err)))
 		}
 	}
 	return changed, errors.Join(errs...)
@@ -152,7 +152,7 @@ func (h *Host) Restore() error {
 	// The file last: programs may write it after what they are told.
 	for _, hand := range []hand{resolved{h.o, b}, networkManager{h.o, b}, file{h.o}} {
 		if err := hand.restore(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("restoring %s: %w", hand, err))
+			errs = append(errs, fmt.Errorf("restoring %s: %w", hand, withRight(err)))
 		}
 	}
 	return errors.Join(errs...)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/godbus/dbus/v5"
 
+	"smartdns/lab/netnstest"
 	"smartdns/resolver/server"
 	"smartdns/routing/hostdns"
 )
@@ -197,6 +198,23 @@ func TestSystemdResolved(t *testing.T) {
 		p.expectForgotten(t)
 	})
 	t.Run("on a link of networkd's", func(t *testing.T) { testNetworkd(t, m) })
+}
+
+// One in another network namespace is none of this host's, though we see its
+// bus.
+func TestSystemdResolvedOfAnotherNamespace(t *testing.T) {
+	m := newMachine(t)
+	netnstest.Require(t, "unshare")
+	m.up("org.freedesktop.resolve1", "unshare", nil, "--net", unpacked(t, "/lib/systemd/systemd-resolved"))
+	must(t, os.Symlink("../run/systemd/resolve/stub-resolv.conf", etcConf))
+	h, _, p := m.host("t0")
+	must(t, h.Set())
+	m.expectLook(hostdns.ByUs, true)
+	p.expectKept(t, "saved")
+	must(t, h.Restore())
+	if to, err := os.Readlink(etcConf); to != "../run/systemd/resolve/stub-resolv.conf" {
+		t.Errorf("resolv.conf is now %q (%v)", to, err)
+	}
 }
 
 // networkd stands in for the real one, which manages no link without udev.
