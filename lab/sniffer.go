@@ -39,6 +39,7 @@ type Sniffer struct {
 	frames  []string
 	inbound map[flow]bool
 	allow   []func(Packet) bool
+	forbid  []func(Packet) bool
 }
 
 // flow is a packet's protocol and ends.
@@ -131,6 +132,9 @@ func (s *Sniffer) countLocked(n int, frame string) {
 }
 
 func (s *Sniffer) allowedLocked(p Packet) bool {
+	if slices.ContainsFunc(s.forbid, func(f func(Packet) bool) bool { return f(p) }) {
+		return false
+	}
 	if linkUpkeep(p) || fixedAllowed(p) || s.inbound[flow{p.Proto, p.from(), p.to()}] {
 		return true
 	}
@@ -184,6 +188,14 @@ func (s *Sniffer) Allow(f func(Packet) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.allow = append(s.allow, f)
+}
+
+// Forbid makes frames for which f reports true leaks, from now on, whatever
+// allows them. The tunnel's and those to the servers at home are not looked at.
+func (s *Sniffer) Forbid(f func(Packet) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forbid = append(s.forbid, f)
 }
 
 // AllowReplies makes the packets from local to remote no leaks: those of a

@@ -39,10 +39,13 @@ func (w *world) from(from *lab.Namespace, to netip.Addr) {
 
 // A tunnel without IPv6: names abroad have no AAAA and no v6 hints, and v6 to
 // addresses abroad fails at once for everybody and does not leak, while the
-// uplink's IPv6 carries what is at home (SECURITY L-06, N-18).
+// uplink's IPv6, which a router advertised, carries what is at home (SECURITY L-06, N-18).
 func TestTunnelWithoutIPv6(t *testing.T) {
 	w := newWorld(t)
 	w.v4Tunnel()
+	if err := w.Advertise(w.context(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
 	w.start()
 	w.waitUp()
 	for _, c := range []struct {
@@ -77,7 +80,7 @@ func TestTunnelWithoutIPv6(t *testing.T) {
 		}
 	}
 	for _, from := range w.hosts() {
-		for _, to := range []netip.Addr{lab.AbroadWebV6, lab.NumberedAddr(3, false, true), lab.NumberedHint(3, false, true)} {
+		for _, to := range []netip.Addr{lab.AbroadWebV6, lab.NumberedAddr(3, false, true), lab.NumberedHint(3, false, true), netip.MustParseAddr("64:ff9b::5db8:d822")} {
 			w.noConnection(from, to)
 		}
 		for to, want := range map[netip.Addr]string{lab.AbroadWebV4: "tunnel", lab.HomeWebV4: "direct", lab.HomeWebV6: "direct"} {
