@@ -74,7 +74,7 @@ func (e *engine) monitorTunnel(t *running) {
 	t.monitor = wg.NewMonitor(wg.MonitorOptions{
 		Name: string(t.part.Path), Config: t.part.WG, Device: t.device,
 		Probe:    e.probe(t.part.Path),
-		Watchful: func() bool { return e.shown.Load().parts.watchful(t.part.Path) }, Store: e.endpoints, Lookups: e.lookups(),
+		Watchful: func() bool { return e.shown.Load().parts.watchful(t.part.Path) }, Store: e.endpoints, Lookups: e.lookups(), Reach: e.reaches,
 		Changed: func(s wg.Status) {
 			e.log.Info("tunnel", "tunnel", s.Name, "state", string(s.State), "endpoint", s.Endpoint.String())
 			e.poke()
@@ -119,6 +119,12 @@ func (t *running) endpoint() netip.Addr {
 		}
 	}
 	return netip.Addr{}
+}
+
+// reaches reports whether there is a way to an endpoint without the tunnel.
+func (e *engine) reaches(a netip.Addr) bool {
+	way, err := e.kernel.RouteGet(a, e.shown.Load().live.marks.field.Value(routing.MarkDirect))
+	return err != nil || way.Refused == "" // who cannot say does not keep it from being tried
 }
 
 // lookups resolve the names of endpoints without the tunnel: the domestic

@@ -225,7 +225,7 @@ func (e *engine) call(ctx context.Context, t *running) error {
 		if !p.Endpoint.IsName() {
 			continue
 		}
-		to, err := wg.NewSequencer(p.Endpoint, e.endpoints, e.lookups()...).Next(ctx)
+		to, err := wg.NewSequencer(p.Endpoint, e.endpoints, e.lookups()...).Reaching(e.reaches).Next(ctx)
 		if err != nil {
 			return fmt.Errorf("tunnel %s: %w", t.part.Path, err)
 		}

@@ -6,7 +6,7 @@ import (
 )
 
 // CallAgain makes Run call the peers that do not answer anew and at once, for
-// what kept them from answering is over: the clock was wrong, or there was no way.
+// what kept them from answering is over, as a clock that was wrong.
 // WireGuard itself would wait for up to 5 s. It never blocks.
 func (m *Monitor) CallAgain() {
 	select {

@@ -31,6 +31,9 @@ type MonitorOptions struct {
 	Watchful func() bool
 	Store    *Store   // nil: remember nothing
 	Lookups  []Lookup // for endpoints that are names, in order
+	// Reach reports whether there is a way to an address of such a name now; nil:
+	// to all.
+	Reach func(netip.Addr) bool
 	// Changed is told each state after the first, which is Connecting, in
 	// order. It must not block.
 	Changed func(Status)
@@ -117,7 +120,7 @@ func NewMonitor(o MonitorOptions) *Monitor {
 func (m *Monitor) add(p Peer, now time.Time, probes bool, every time.Duration) {
 	w := &watch{peer: p.PublicKey, at: p.Endpoint, machine: newMachine(now, probes), every: every}
 	if p.Endpoint.IsName() {
-		w.sequence = NewSequencer(p.Endpoint, m.o.Store, m.o.Lookups...)
+		w.sequence = NewSequencer(p.Endpoint, m.o.Store, m.o.Lookups...).Reaching(m.o.Reach)
 	}
 	m.watches = append(m.watches, w)
 }

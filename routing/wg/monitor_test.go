@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -392,6 +393,30 @@ func TestEndpointNameThatNobodyKnows(t *testing.T) {
 			}
 		})
 	})
+}
+
+// Addresses to which there is no way cost no try, and where there is none at all
+// that is said; when a way is there they are tried.
+func TestSequencerPassesOverWhatCannotBeReached(t *testing.T) {
+	v4, v6 := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
+	ways := map[netip.Addr]bool{v4: true}
+	s := wg.NewSequencer(wg.Endpoint{Host: "vpn.example.com", Port: 1}, nil,
+		func(context.Context, string) ([]netip.Addr, error) { return []netip.Addr{v6, v4}, nil },
+	).Reaching(func(a netip.Addr) bool { return ways[a] })
+	for range 3 {
+		if a, err := s.Next(t.Context()); err != nil || a.Addr() != v4 {
+			t.Errorf("without IPv6: %s, %v", a, err)
+		}
+	}
+	clear(ways)
+	s.Restart()
+	if a, err := s.Next(t.Context()); err == nil || !strings.Contains(err.Error(), "no way to 2001:db8::1") {
+		t.Errorf("without a way: %s, %v", a, err)
+	}
+	ways[v6] = true
+	if a, err := s.Next(t.Context()); err != nil || a.Addr() != v6 {
+		t.Errorf("with a way: %s, %v", a, err)
+	}
 }
 
 func TestSequencerAsksOnlyWhatItNeeds(t *testing.T) {

@@ -22,11 +22,13 @@ type Sequencer struct {
 	at      Endpoint
 	store   *Store
 	lookups []Lookup
+	reach   func(netip.Addr) bool // nil: there is a way to all
 
 	stage int // 0: known addresses; n: lookups[n-1]
 	queue []netip.Addr
 	tried map[netip.Addr]bool // in this round
-	errs  []error             // of this round's lookups
+	given bool                // there was one in this round
+	errs  []error             // why there were no others
 }
 
 // NewSequencer returns a Sequencer at the beginning of its first round. store
@@ -37,9 +39,16 @@ func NewSequencer(at Endpoint, store *Store, lookups ...Lookup) *Sequencer {
 	return s
 }
 
+// Reaching has s pass over addresses to which reach says that there is no way
+// now: on a host without IPv6, say, those would each cost the time of a try.
+func (s *Sequencer) Reaching(reach func(netip.Addr) bool) *Sequencer {
+	s.reach = reach
+	return s
+}
+
 // Restart begins a new round.
 func (s *Sequencer) Restart() {
-	s.stage, s.queue, s.errs = 0, nil, nil
+	s.stage, s.queue, s.given, s.errs = 0, nil, false, nil
 	s.tried = map[netip.Addr]bool{}
 	if s.store != nil {
 		s.queue = s.store.Known(s.at.Host)
@@ -53,10 +62,16 @@ func (s *Sequencer) Next(ctx context.Context) (netip.AddrPort, error) {
 		for len(s.queue) > 0 {
 			a := s.queue[0].Unmap()
 			s.queue = s.queue[1:]
-			if callable(a) && !s.tried[a] {
-				s.tried[a] = true
-				return netip.AddrPortFrom(a, s.at.Port), nil
+			if !callable(a) || s.tried[a] {
+				continue
 			}
+			s.tried[a] = true
+			if s.reach != nil && !s.reach(a) {
+				s.errs = append(s.errs, fmt.Errorf("there is no way to %s", a))
+				continue
+			}
+			s.given = true
+			return netip.AddrPortFrom(a, s.at.Port), nil
 		}
 		if s.stage < len(s.lookups) {
 			s.stage++
@@ -66,9 +81,9 @@ func (s *Sequencer) Next(ctx context.Context) (netip.AddrPort, error) {
 			}
 			continue
 		}
-		empty, errs := len(s.tried) == 0, s.errs
+		given, errs := s.given, s.errs
 		s.Restart()
-		if empty {
+		if !given {
 			return netip.AddrPort{}, fmt.Errorf("no address for endpoint %s: %w", s.at, errors.Join(errs...))
 		}
 	}
