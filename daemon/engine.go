@@ -216,7 +216,7 @@ func (e *engine) live() live {
 	}
 	in := e.inUse(time.Now())
 	for p, t := range e.tunnels {
-		l.links[p] = e.linkOf(t, in[p])
+		l.links[p] = e.linkOf(t, in(p))
 	}
 	return l
 }

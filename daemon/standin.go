@@ -106,31 +106,39 @@ func (c *comeback) left(now time.Time) time.Duration {
 	return max(0, c.wait-now.Sub(c.up))
 }
 
-// inUse says of each tunnel that was opened whether flows may go into it. While
-// it is connecting they may: WireGuard keeps them until the handshake, and
-// whoever resolved a name through the new session can connect at once. One that
-// is known to be down refuses them.
-func (e *engine) inUse(now time.Time) map[routing.Path]bool {
-	next := e.parts.standIns()
+// inUse returns who says of a tunnel whether flows may go into it. While it is
+// connecting they may: WireGuard keeps them until the handshake, and whoever
+// resolved a name through the new session can connect at once. One that is known
+// to be down refuses them. of returns what a tunnel is like, nil for one that is
+// not there.
+func inUse(now time.Time, next map[routing.Path]routing.Path, of func(routing.Path) (*comeback, wg.State)) func(routing.Path) bool {
 	known := map[routing.Path]bool{}
 	var in func(routing.Path) bool
 	in = func(p routing.Path) bool {
 		if use, ok := known[p]; ok {
 			return use
 		}
-		t := e.tunnels[p]
-		if t == nil {
-			return false
-		}
-		known[p] = t.monitor == nil || t.back.in(now, t.monitor.Status().State, func() bool {
+		back, state := of(p)
+		known[p] = back != nil && back.in(now, state, func() bool {
 			return routing.StandIn(next[p], next, in).IsTunnel()
 		})
 		return known[p]
 	}
-	for p := range e.tunnels {
-		in(p)
-	}
-	return known
+	return in
+}
+
+// inUse is that of the tunnels that are open.
+func (e *engine) inUse(now time.Time) func(routing.Path) bool {
+	return inUse(now, e.parts.standIns(), func(p routing.Path) (*comeback, wg.State) {
+		switch t := e.tunnels[p]; {
+		case t == nil:
+			return nil, wg.Down
+		case t.monitor == nil:
+			return &t.back, wg.Connecting
+		default:
+			return &t.back, t.monitor.Status().State
+		}
+	})
 }
 
 // returning reports whether a tunnel waits for being used again.
@@ -145,13 +153,18 @@ func (e *engine) returning() bool {
 
 // stateOf returns the state of what belongs into a tunnel.
 func (v *view) stateOf(t shownTunnel) wg.State {
-	locked := true
+	return t.status().State.Carried(locked(v.fails), v.parts.via(v.live, t.part.Path) != "")
+}
+
+// locked reports whether what keeps tunnels' traffic from the uplinks could be
+// put in place as it should be.
+func locked(failures map[string]failure) bool {
 	for _, what := range []string{"nft", "routes"} {
-		if f, failed := v.fails[what]; failed && f.severity == severityError {
-			locked = false
+		if f, failed := failures[what]; failed && f.severity == severityError {
+			return false
 		}
 	}
-	return t.status().State.Carried(locked, v.parts.via(v.live, t.part.Path) != "")
+	return true
 }
 
 // tunnelCondition says what is not as it should be about a tunnel.
