@@ -109,7 +109,7 @@ func (c *modelled) converge(m *model) {
 	if m.refuse.routes {
 		fails["routes"] = failure{severity: severityError}
 	}
-	c.reached[m.state[0].Carried(locked(fails), routing.StandIn("wg0", c.next, in) != "")] = true
+	c.reached[m.state[0].Carried(installed(fails), routing.StandIn("wg0", c.next, in) != "")] = true
 }
 
 // live is a way as the compiler takes it.

@@ -153,12 +153,12 @@ func (e *engine) returning() bool {
 
 // stateOf returns the state of what belongs into a tunnel.
 func (v *view) stateOf(t shownTunnel) wg.State {
-	return t.status().State.Carried(locked(v.fails), v.parts.via(v.live, t.part.Path) != "")
+	return t.status().State.Carried(installed(v.fails), v.parts.via(v.live, t.part.Path) != "")
 }
 
-// locked reports whether what keeps tunnels' traffic from the uplinks could be
+// installed reports whether what keeps tunnels' traffic from the uplinks could be
 // put in place as it should be.
-func locked(failures map[string]failure) bool {
+func installed(failures map[string]failure) bool {
 	for _, what := range []string{"nft", "routes"} {
 		if f, failed := failures[what]; failed && f.severity == severityError {
 			return false

@@ -108,3 +108,34 @@ func TestChainOfStandIns(t *testing.T) {
 		t.Error("a chain of stand-ins is not watched")
 	}
 }
+
+// Where routes decide, the lines of a tunnel that is down lead to its link,
+// where flows are marked for the stand-in; to the stand-in's link where it has
+// none; and as the main table says while its flows go direct.
+func TestWaysOfATunnelThatIsDown(t *testing.T) {
+	p := compiled(t, "[routing]\nmode = \"routes\"\n", "0.0.0.0/0, ::/0")
+	other := p.Tunnels[0]
+	other.Path = "wg1"
+	p.Tunnels = append(p.Tunnels, other)
+	l, err := p.wanted(gatewayFacts(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		when  configs.WhenDown
+		index int
+		want  routing.Path
+	}{
+		{"wg1", 7, "wg0"}, {"wg1", 0, "wg1"}, {configs.WhenDownDirect, 7, ""}, {configs.WhenDownBlock, 7, "wg0"}, {configs.WhenDownBlock, 0, "wg0"},
+	} {
+		p.Tunnels[0].WhenDown = c.when
+		n := l.links["wg0"]
+		n.up, n.index = false, c.index
+		l.links["wg0"] = n
+		for _, w := range p.ways(l) {
+			if w.Dst == routing.V4.All() && w.Path != c.want {
+				t.Errorf("when_down = %q, link %d: the default way is %q, want %q", c.when, c.index, w.Path, c.want)
+			}
+		}
+	}
+}

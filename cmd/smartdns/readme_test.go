@@ -55,6 +55,9 @@ func TestReadme(t *testing.T) {
 		"/etc/dnsmasq.conf":           "server=223.5.5.5\nserver=/example.org/tls.example/9.9.9.9\ndhcp-range=192.168.8.100,192.168.8.200\n",
 		"/etc/mosdns/config.yaml":     "plugins:\n  - tag: out\n    type: forward\n    args: {upstreams: [{addr: 223.5.5.5}]}\n  - tag: main\n    type: sequence\n    args: [{exec: $out}]\n",
 		"/etc/smartdns/smartdns.conf": "server 223.5.5.5\naddress /ads.example.com/#\n",
+		// A second tunnel.
+		"/etc/wireguard/wg1.conf": "[Interface]\nPrivateKey = MDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDA=\nAddress = 10.10.0.2/32\n" +
+			"[Peer]\nPublicKey = xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\nEndpoint = 45.77.1.2:51820\nAllowedIPs = 0.0.0.0/0\n",
 		// Lists that others publish.
 		"/etc/smartdns/accelerated-domains.china.conf": "server=/a.cn/114.114.114.114\n",
 		"/etc/smartdns/gfwlist.txt":                    "W0F1dG9Qcm94eSAwLjIuOV0KfHxnb29nbGUuY29tCkBAfHxkbC5nb29nbGUuY29tCg==\n",

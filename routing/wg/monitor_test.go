@@ -443,3 +443,26 @@ func TestSequencerAsksOnlyWhatItNeeds(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A tunnel that may have to stand in is probed every 30 s although nobody uses
+// it: so it is known to be down before it is needed, and how long it takes.
+func TestWatchfulTunnelIsProbedWhileItIsIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, c := newWorld(t)
+		m := w.watch(t, c, wg.MonitorOptions{Probe: w.Probe, Watchful: func() bool { return true }})
+		w.wait(10*time.Minute, 0)
+		w.set(func() {
+			if w.probes < 19 || w.probes > 22 {
+				t.Errorf("%d probes in 10 min", w.probes)
+			}
+		})
+		if s := m.Status(); s.State != wg.Up || s.Probe.Err != "" || time.Since(s.Probe.At) > 31*time.Second {
+			t.Errorf("%+v", s)
+		}
+		w.set(func() { w.alive = netip.AddrPort{} })
+		w.wait(time.Minute, 0)
+		if s := m.Status(); s.State != wg.Down || s.Probe.Err == "" {
+			t.Errorf("a minute after the far end died: %+v", s)
+		}
+	})
+}
