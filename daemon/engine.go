@@ -54,6 +54,7 @@ type kernelSide struct {
 	noticed   noticed
 	clock     timekeeper
 	offloads  *bool // whether the kernel has flowtables; nil: nobody has asked it
+	portal    portal
 }
 
 // failure is something that did not work, until it does.

@@ -53,7 +53,7 @@ func (l live) fwmark(t Tunnel) uint32 {
 
 // input is what package routing should hold.
 func (p *Parts) input(l live) routing.Input {
-	in := routing.Input{Field: l.marks.field, Default: p.Sets.Decide.Default, LAN: p.Config.Listen.LAN, Ways: p.ways(l), Marking: l.marking}
+	in := routing.Input{Field: l.marks.field, Default: p.Sets.Decide.Default, LAN: p.Config.Listen.LAN, Ways: p.ways(l), Marking: l.marking, Discreet: p.strict()}
 	if l.locked {
 		in.Locked, in.Near = true, p.near(l)
 	}

@@ -438,7 +438,7 @@ func (e *engine) bringUpQueries() {
 	})
 	e.kept = openKept(e.resolver, e.opts.Dirs.State, e.log)
 	e.kept.load(e.parts.Config.Cache.Save)
-	e.server = server.New(answerer{e.resolver, &e.who}, server.DefaultLimits(), e.log)
+	e.server = server.New(answerer{e.resolver, &e.who, &e.portal}, server.DefaultLimits(), e.log)
 	e.server.SetLane(lane)
 }
 

@@ -25,6 +25,7 @@ func (e *engine) source() web.Source {
 		Verdicts: e.verdictSource(),
 		Cache:    e.cacheSource(),
 		Lists:    e.listSource(),
+		Portal:   e.setPortal,
 		Reload: func(ctx context.Context) (api.Done, error) {
 			if err := e.requestReload(ctx); err != nil {
 				return api.Done{}, fmt.Errorf("the configuration stays as it was:\n%w", err)

@@ -43,6 +43,10 @@ func (e *engine) status(ctx context.Context) api.Status {
 		s.Counters = append(s.Counters, counters...)
 		s.Classified = classified(v)
 	}
+	s.KillSwitch = api.KillSwitch{State: killSwitch(v, s.Tunnels), Portal: e.portal.status()}
+	if p := s.KillSwitch.Portal; p != nil {
+		s.Conditions = append(s.Conditions, portalCondition(p))
+	}
 	e.noticed.date(s.Conditions, time.Now())
 	s.Fine = !slices.ContainsFunc(s.Conditions, func(c api.Condition) bool { return c.Severity == severityError })
 	s.Summary = summary(s)

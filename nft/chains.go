@@ -347,6 +347,7 @@ func (r Ruleset) output() chain {
 	c.rules = rules(
 		on(out().is("lo"), ret()),
 	)
+	c.rules = append(c.rules, r.portalOutput()...)
 	if r.oneArmed() {
 		for _, p := range redirects() {
 			c.rules = append(c.rules, on(out().among(setUplinks), out().among(setLANIfs), p, drop()).because("clients would go round us"))

@@ -127,6 +127,7 @@ func (r Ruleset) sets() []set {
 	if r.KillSwitch.Level != Lax {
 		out = append(out, static(setNear, r.KillSwitch.Near)...)
 	}
+	out = append(out, r.portalSets()...)
 	for _, l := range r.Addresses.Lists {
 		out = append(out, static(ident(l.Name), l.Prefixes)...)
 	}

@@ -75,6 +75,7 @@ func (r Ruleset) mayLeave() chain {
 	c.rules = append(c.rules,
 		on(r.packet().is(r.direct()), udp().sport(68), udp().dport(67), accept()).because("DHCP"),
 		on(r.packet().is(r.direct()), udp().sport(546), udp().dport(547), accept()).because("DHCPv6"))
+	c.rules = append(c.rules, r.portalLeaves()...)
 	for _, p := range toMany() {
 		c.rules = append(c.rules, on(out().among(setLANIfs), toPrefix(p), accept()))
 	}

@@ -1,7 +1,9 @@
 package nft_test
 
 import (
+	"net/netip"
 	"testing"
+	"time"
 
 	"smartdns/lab/netnstest"
 	"smartdns/nft"
@@ -95,4 +97,56 @@ func TestLaxLetsOutWhatNobodyDecides(t *testing.T) {
 		t.Error("the sniffer is blind")
 	}
 	netnstest.Do(t, w.gw, func() { nftOut(t, "list", "table", "inet", "smartdns") })
+}
+
+// What a portal opens is TCP 80 and 443 of its addresses and port 53 of its
+// resolvers, for this host alone, and the kernel closes it with nobody there.
+func TestPortalClosesByItself(t *testing.T) {
+	w := newWorld(t)
+	w.serve(w.net, 53)
+	w.serve(w.net, 443)
+	table := w.set(nft.Owned, strict())
+	open := func(life time.Duration) {
+		t.Helper()
+		if _, err := table.OpenPortal(t.Context(), nft.Portal{Resolvers: []netip.Addr{addr(home4), addr("198.18.0.1")}, Addrs: []netip.Addr{addr(foreign4), addr(foreign6)}, Life: life}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open(time.Hour)
+	for _, c := range []struct{ what, network, to, want string }{
+		{"login", "tcp", foreign4 + ":80", "198.18.0.2"}, {"login", "tcp", foreign4 + ":443", "198.18.0.2"},
+		{"login, v6", "tcp", "[" + foreign6 + "]:80", "2409:1::2"},
+		{"its resolver", "udp", "198.18.0.1:53", "198.18.0.2"}, {"its resolver", "tcp", "198.18.0.1:53", "198.18.0.2"},
+		{"another port", "tcp", foreign4 + ":53", tunnel4}, {"UDP", "udp", foreign4 + ":443", tunnel4},
+	} {
+		w.want(c.what, w.ask(w.gw, c.network, c.to), c.want)
+	}
+	w.want("a client", w.ask(w.lan, "tcp", foreign4+":80"), tunnel4)
+	w.become(table, strict())
+	w.want("after another Set", w.ask(w.gw, "tcp", foreign4+":80"), "198.18.0.2")
+	for range 2 { // a second time renews
+		open(1500 * time.Millisecond)
+	}
+	c, err := w.dial(w.gw, "tcp", foreign4+":80", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	w.want("a session", w.hear(c, "tcp"), "198.18.0.2")
+	if err := table.Close(); err != nil { // as a daemon that died
+		t.Error(err)
+	}
+	end := time.Now().Add(20 * time.Second)
+	for w.ask(w.gw, "tcp", foreign4+":80") != tunnel4 {
+		if time.Now().After(end) {
+			t.Fatal("the portal is open for ever")
+		}
+	}
+	leak := w.sniff(foreign4)
+	if err := echo(c); err == nil || short(err) != "refused" {
+		t.Errorf("a session after the portal has closed: %v, want a reset", err)
+	}
+	if n := leak(); n != 0 {
+		t.Errorf("a session after the portal has closed: %d frames on the uplink", n)
+	}
 }

@@ -20,12 +20,13 @@ type Facts struct {
 // Iface is a network interface.
 type Iface struct {
 	Link
-	Kind     string // as the kernel calls it: "wireguard", "tuntap", "bridge", ...; "device" for hardware
-	Loopback bool
-	Addrs    []netip.Prefix // addresses with their lengths, not masked
-	AcceptRA int            // accept_ra as it was before us
-	Strict   bool           // rp_filter, as it was before us, takes packets only where their answers would leave
-	NoIPv6   bool           // IPv6 is disabled on it
+	Kind      string // as the kernel calls it: "wireguard", "tuntap", "bridge", ...; "device" for hardware
+	Loopback  bool
+	Addrs     []netip.Prefix // addresses with their lengths, not masked
+	AcceptRA  int            // accept_ra as it was before us
+	Strict    bool           // rp_filter, as it was before us, takes packets only where their answers would leave
+	ARPIgnore int            // arp_ignore as it was before us; 0 answers for addresses of other interfaces too
+	NoIPv6    bool           // IPv6 is disabled on it
 }
 
 // Default is a default route for packets without a mark.

@@ -21,3 +21,15 @@ func (in Input) lockedRules(fams []Family) []Rule {
 func (s State) Locked() bool {
 	return slices.ContainsFunc(s.Rules, func(r Rule) bool { return r.Pref == PrefNear+1 && r.Unreachable })
 }
+
+// discretion makes the uplinks answer ARP for their own addresses alone. The
+// kernel takes the larger of this and the value for all.
+func (in Input) discretion(f Facts) []Sysctl {
+	var s []Sysctl
+	for _, l := range f.Links {
+		if slices.Contains(f.Uplinks(), l.Name) && l.ARPIgnore == 0 && !in.owns(l) {
+			s = append(s, Sysctl{Key: "net/ipv4/conf/" + l.Name + "/arp_ignore", Value: "1"})
+		}
+	}
+	return s
+}

@@ -21,6 +21,10 @@ type Input struct {
 	// forwarded.
 	Marking bool
 
+	// Discreet says that nobody on an uplink learns by ARP which addresses the
+	// tunnels have.
+	Discreet bool
+
 	// Locked says that nobody decides: nothing but what is Near has a way.
 	Locked bool
 	Near   []netip.Prefix // beside Locked
@@ -107,6 +111,9 @@ func Plan(in Input, f Facts) State {
 		}
 		if len(in.LAN) > 0 {
 			s.Sysctls = append(s.Sysctls, in.forwarding(f)...)
+		}
+		if in.Discreet {
+			s.Sysctls = append(s.Sysctls, in.discretion(f)...)
 		}
 		if len(in.LAN) > 0 || len(in.Ways) > 0 {
 			s.Sysctls = append(s.Sysctls, in.reversePaths(f)...)

@@ -1,11 +1,17 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"smartdns/lab"
 )
@@ -36,6 +42,7 @@ func (w *world) closed(when string) {
 func TestKillSwitch(t *testing.T) {
 	w := newWorld(t)
 	w.config = strictly(w.config)
+	w.writeResolvConf("nameserver 223.5.5.5\\n")
 	before := w.dump()
 	gateway := w.Gateway.Namespace
 	old, err := gateway.Connect(w.context(5*time.Second), port443(lab.AbroadWebV4))
@@ -75,8 +82,17 @@ func TestKillSwitch(t *testing.T) {
 	}
 	w.noLeaks()
 
+	if out, err := w.cli("status"); err == nil || !strings.Contains(out, "the kill switch is closed") {
+		t.Errorf("status without a daemon: %v\n%s", err, out)
+	}
+
 	w.start()
 	w.waitUp()
+	if s := w.status(); s.KillSwitch.State != "secured" {
+		t.Errorf("the kill switch is %s, want secured", s.KillSwitch.State)
+	}
+	w.discreet()
+	w.portal()
 	tr := w.traffic()
 	for i := range 3 {
 		begun := time.Now()
@@ -125,4 +141,132 @@ func TestKillSwitch(t *testing.T) {
 		t.Errorf("down: %v\n%s", err, out)
 	}
 	w.equal("after down", w.dump(), before)
+}
+
+// discreet checks that nobody on the uplink learns the tunnel's address by ARP,
+// and that a program without the right to mark packets cannot (L-14, L-15).
+func (w *world) discreet() {
+	w.t.Helper()
+	const link = "gw0" // the ISP's end of the uplink
+	if err := w.ISP.AddRoute(lab.Route{To: netip.PrefixFrom(lab.TunnelV4, 32), Dev: link}); err != nil {
+		w.t.Fatal(err)
+	}
+	if out, err := w.ISP.Exec(w.context(5*time.Second), "ip", "neigh", "flush", "dev", link); err != nil {
+		w.t.Fatal(err, out)
+	}
+	// Whoever answers for the second has had the question about the first.
+	for _, to := range []netip.Addr{lab.TunnelV4, lab.UplinkV4} {
+		c, err := w.ISP.Dial(w.context(5*time.Second), "udp", netip.AddrPort{}, netip.AddrPortFrom(to, 9))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if _, err := c.Write([]byte("who has it?")); err != nil {
+			w.t.Fatal(err)
+		}
+		c.Close()
+	}
+	known := func(a netip.Addr) (mac string) {
+		all, err := w.ISP.Netlink().NeighList(0, unix.AF_INET)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, n := range all {
+			if n.IP.String() == a.String() && len(n.HardwareAddr) > 0 {
+				mac = n.HardwareAddr.String()
+			}
+		}
+		return mac
+	}
+	w.waitFor("ARP for the gateway's own address is answered", 10*time.Second, func() error {
+		if known(lab.UplinkV4) == "" {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	if mac := known(lab.TunnelV4); mac != "" {
+		w.t.Errorf("ARP for the tunnel's address is answered on the uplink: %s", mac)
+	}
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread has lost its rights
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var none [2]unix.CapUserData
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err == nil {
+			if err = unix.Capset(&header, &none[0]); err == nil {
+				err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, 0x1000000)
+			}
+			unix.Close(fd)
+		}
+		done <- err
+	}()
+	if err := <-done; !errors.Is(err, unix.EPERM) {
+		w.t.Errorf("a program without rights marks its packets: %v, want EPERM", err)
+	}
+}
+
+// portal opens one, and checks that it lets out a login of the gateway and
+// nothing else, until it is closed.
+func (w *world) portal() {
+	w.t.Helper()
+	gateway := w.Gateway.Namespace
+	ask := func() netip.Addr {
+		m, err := gateway.Ask(w.context(5*time.Second), lab.Question{Server: netip.MustParseAddr("127.0.0.1"), Name: "n77.foreign.test"})
+		if err != nil || len(lab.Addresses(m)) == 0 {
+			w.t.Fatalf("asking the portal: %v, %v", m, err)
+		}
+		return lab.Addresses(m)[0]
+	}
+	visit := func(from *lab.Namespace, to netip.Addr) string {
+		s, err := from.Visit(w.context(5*time.Second), port443(to))
+		if err != nil {
+			return err.Error()
+		}
+		return way(s)
+	}
+	to := ask()
+	if got := visit(gateway, to); got != "tunnel" {
+		w.t.Errorf("before the portal: %s", got)
+	}
+	var open atomic.Bool
+	w.Sniffer.Allow(func(p lab.Packet) bool { return open.Load() && p.Dst == to && p.DstPort == 443 })
+	open.Store(true)
+	if out, err := w.cli("portal", "10m"); err != nil || !strings.Contains(out, "223.5.5.5") {
+		w.t.Fatalf("opening the portal: %v\n%s", err, out)
+	}
+	if got := ask(); got != to {
+		w.t.Errorf("the network's resolver says %s, want %s", got, to)
+	}
+	for _, c := range []struct {
+		from *lab.Namespace
+		to   netip.Addr
+		want string
+	}{{gateway, to, "direct"}, {gateway, lab.AbroadWebV4, "tunnel"}, {w.Client, to, "tunnel"}} {
+		if got := visit(c.from, c.to); got != c.want {
+			w.t.Errorf("while the portal is open, %s to %s: %s, want %s", c.from.Name, c.to, got, c.want)
+		}
+	}
+	session, err := gateway.Connect(w.context(5*time.Second), port443(to))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer session.Close()
+	if s := w.status(); s.KillSwitch.Portal == nil || !slices.Contains(s.KillSwitch.Portal.Addrs, to) || s.KillSwitch.State != "secured" {
+		w.t.Errorf("status: %+v", s.KillSwitch)
+	}
+	if out, err := w.cli("portal", "off"); err != nil {
+		w.t.Errorf("closing the portal: %v\n%s", err, out)
+	}
+	w.Sniffer.Leaks() // what was sent is counted
+	open.Store(false)
+	if err := session.Say(w.context(2*time.Second), "still here"); err == nil {
+		w.t.Error("a session of the portal outlives it")
+	}
+	if got := visit(gateway, to); got != "tunnel" {
+		w.t.Errorf("after the portal: %s", got)
+	}
+	if s := w.status(); s.KillSwitch.Portal != nil {
+		w.t.Errorf("status after the portal: %+v", s.KillSwitch.Portal)
+	}
+	w.noLeaks()
 }

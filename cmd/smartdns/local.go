@@ -20,7 +20,7 @@ func (a *app) runCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "run",
 		Short: "resolve and route, in the foreground",
-		Long:  "Runs the daemon in the foreground. Tells systemd (sd_notify) when DNS answers\nand the routes are in place. SIGTERM stops it and removes all that is ours;\nSIGHUP reads the configuration again.",
+		Long:  "Runs the daemon in the foreground. Tells systemd (sd_notify) when DNS answers\nand the routes are in place. SIGTERM stops it and removes all that is ours,\nor with [routing] strict leaves the kill switch closed. SIGHUP reads the\nconfiguration again.",
 		Args:  usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx, stop := untilStopped(c.Context())

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"smartdns/daemon"
 	"smartdns/web/api"
 )
 
@@ -56,6 +57,9 @@ func (a *app) statusCommand() *cobra.Command {
 		Args:  usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := a.client().Status(c.Context())
+			if errors.Is(err, api.ErrNoDaemon) && daemon.Closed(c.Context(), a.options()) {
+				s, err = daemon.StatusWithout(version()), nil
+			}
 			if err != nil {
 				return err
 			}

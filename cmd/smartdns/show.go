@@ -21,6 +21,10 @@ func (p printer) status(s api.Status, now time.Time) {
 		}
 		p.condition(c)
 	}
+	p.killSwitch(s.KillSwitch, now)
+	if len(s.Listen.Addrs) == 0 && s.KillSwitch.State == "blocked" {
+		return // there is no daemon
+	}
 	p.listen(s.Listen)
 	if len(s.Listen.Clients) > 0 {
 		p.row("clients", join(s.Listen.Clients), "")

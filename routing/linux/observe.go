@@ -88,7 +88,7 @@ func (o *observation) links() error {
 		// A port of a bridge or a bond does not speak IP; there can be hundreds
 		// of them.
 		if vrfs[a.MasterIndex] {
-			i.Strict = o.strict(a.Name)
+			i.Strict, i.ARPIgnore = o.strict(a.Name), o.arpIgnore(a.Name)
 		}
 		if vrfs[a.MasterIndex] && o.ipv6 {
 			i.AcceptRA, i.NoIPv6 = o.ipv6Conf(a.Name)
@@ -126,6 +126,20 @@ func (o *observation) ipv6Conf(name string) (acceptRA int, off bool) {
 	// No such file: the link's MTU is too small for IPv6.
 	disabled, err := readSysctl("net/ipv6/conf/" + name + "/disable_ipv6")
 	return acceptRA, err != nil || disabled == "1"
+}
+
+// arpIgnore returns what a link had before us.
+func (o *observation) arpIgnore(name string) int {
+	key := "net/ipv4/conf/" + name + "/arp_ignore"
+	v, err := readSysctl(key)
+	if old, ok := o.saved[key]; ok {
+		v, err = old.Was, nil
+	}
+	n := 0
+	if err == nil {
+		n, _ = strconv.Atoi(v)
+	}
+	return n
 }
 
 // strict reports whether the reverse path filter of a link was strict before

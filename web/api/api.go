@@ -27,6 +27,7 @@ type Status struct {
 	Summary    string      `json:"summary"` // one sentence; the first line of smartdns status
 	Version    string      `json:"version"`
 	Uptime     Seconds     `json:"uptime"`
+	KillSwitch KillSwitch  `json:"kill_switch"`
 	Conditions []Condition `json:"conditions"` // what is not fine, and what is worth knowing
 	Listen     Listen      `json:"listen"`
 	Tunnels    []Tunnel    `json:"tunnels"`

@@ -71,6 +71,12 @@ func (c *Client) Reload(ctx context.Context) (Done, error) {
 	return do[Done](ctx, c, http.MethodPost, "/v1/reload", nil)
 }
 
+// Portal opens the kill switch for a login, for a time as "10m", or closes it
+// again: "off".
+func (c *Client) Portal(ctx context.Context, word string) (Portal, error) {
+	return do[Portal](ctx, c, http.MethodPost, "/v1/portal", url.Values{"for": {word}})
+}
+
 func do[T any](ctx context.Context, c *Client, method, path string, form url.Values) (T, error) {
 	var v T
 	req, err := http.NewRequestWithContext(ctx, method, "http://smartdns"+path, strings.NewReader(form.Encode()))
