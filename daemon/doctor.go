@@ -111,7 +111,14 @@ func diagnose(h host) []api.Finding {
 	if c := h.config; c.system && c.asked && !h.running {
 		bad("smartdns run", "this host asks us for names, and no daemon of ours runs")
 	} else if c.resolver != "" && !c.asked {
-		warn("write system = true under [listen]", "%s belongs to %s: this host itself does not ask us", resolvConf, c.resolver)
+		fix := "write system = true under [listen]"
+		switch {
+		case c.system && h.running:
+			fix = "smartdns status" // it says why it cannot
+		case c.system:
+			fix = "smartdns run"
+		}
+		warn(fix, "%s belongs to %s: this host itself does not ask us", resolvConf, c.resolver)
 	}
 	all = append(all, judgeLists(h)...)
 	for _, f := range h.files {

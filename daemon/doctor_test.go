@@ -53,6 +53,7 @@ func TestDoctorJudges(t *testing.T) {
 		"others' key":   {func(h *host) { h.files = []fileFacts{{path: "/k", mode: 0o600, uid: 5}} }, "warning|user 5|chown root /k"},
 		"asks the dead": {func(h *host) { h.config.system, h.config.asked = true, true }, "error|no daemon|smartdns run"},
 		"resolved's":    {func(h *host) { h.config.resolver = "systemd-resolved" }, "warning|systemd-resolved|system = true"},
+		"not yet ours":  {func(h *host) { h.config.resolver, h.config.system = "NetworkManager", true }, "warning|NetworkManager|smartdns run"},
 		"clock":         {func(h *host) { h.built = h.now.AddDate(1, 0, 0) }, "error|2026-03-01|date -s @"},
 		"old list":      {func(h *host) { h.config.lists = []api.List{{Name: "cn", Entries: 1, Date: "2025-01-01"}} }, "warning|424 days|[list.cn]"},
 		"empty list":    {func(h *host) { h.config.lists = []api.List{{Name: "cn", Source: "f"}} }, "warning|cn is empty|smartdns reload"},

@@ -145,6 +145,9 @@ func (e *engine) conditions(v *view, s api.Status) []api.Condition {
 		} else {
 			c.Fix += ", or: echo nameserver 127.0.0.1 > " + resolvConf
 		}
+		if v.parts.Config.Listen.System {
+			c.Fix = "smartdns reload" // tries again what another condition says is wrong
+		}
 		all = append(all, c)
 	}
 	slices.SortStableFunc(all, func(a, b api.Condition) int { return strings.Compare(a.Severity, b.Severity) })
