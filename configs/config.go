@@ -59,13 +59,14 @@ type Listen struct {
 
 // Tunnel is one [tunnel.X] table.
 type Tunnel struct {
-	Path     routing.Path // X, also the interface name
-	Config   string       // path of the wg-quick file
-	Device   Device
-	WhenDown WhenDown
-	Inbound  Inbound
-	Hooks    bool // the commands of the wg-quick file are run
-	Pos      Pos
+	Path       routing.Path // X, also the interface name
+	Config     string       // path of the wg-quick file
+	Device     Device
+	WhenDown   WhenDown
+	Inbound    Inbound
+	Masquerade Masquerade
+	Hooks      bool // the commands of the wg-quick file are run
+	Pos        Pos
 }
 
 // Device says which WireGuard implementation runs a tunnel.
@@ -95,6 +96,15 @@ type Inbound string
 const (
 	InboundBlock Inbound = "block"
 	InboundAllow Inbound = "allow"
+)
+
+// Masquerade says what goes into a tunnel with the tunnel's own address.
+type Masquerade string
+
+// The values of masquerade.
+const (
+	MasqueradeAll    Masquerade = "all"
+	MasqueradePublic Masquerade = "public" // what goes from the LAN to private networks keeps its own
 )
 
 // Side is one [side.X] table: a named group of upstream servers.

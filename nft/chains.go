@@ -171,6 +171,7 @@ func (r Ruleset) askew(t Tunnel) chain {
 	for _, a := range t.Addresses {
 		c.rules = append(c.rules, on(fromAddr(a.Addr()), r.packet().set(t.Mark), ret()))
 	}
+	c.rules = append(c.rules, t.between(r.packet().set(t.Mark), ret())...)
 	c.rules = append(c.rules, t.refuse()...)
 	return c
 }
@@ -558,6 +559,7 @@ func (r Ruleset) srcnat() chain {
 	c := chain{name: "srcnat", base: &hook{"nat", "postrouting", unix.NF_INET_POST_ROUTING, 100, "srcnat"},
 		about: "into a tunnel only with its own address", rules: r.clockSource()}
 	for _, t := range r.Tunnels {
+		c.rules = append(c.rules, t.between(out().is(t.name()), ret())...)
 		c.rules = append(c.rules, on(out().is(t.name()), masquerade()))
 	}
 	if r.oneArmed() {

@@ -48,6 +48,7 @@ type Tunnel struct {
 	Fits      int            // the largest packet that arrives, where that is less than MTU; 0 = all do
 	NoIPv4    bool           // it carries none: IPv4 for it is rejected at once
 	NoIPv6    bool
+	Known     bool // its far end knows the way to the LAN: what goes from there to private networks is not translated
 }
 
 // Inbound says what happens to new connections that come out of a tunnel.

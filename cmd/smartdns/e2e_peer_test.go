@@ -106,7 +106,7 @@ func TestFarEnd(t *testing.T) {
 		t.Fatal(err, out)
 	}
 	exit := w.runExit()
-	w.config = inTable(w.config, "[tunnel.wg0]", `inbound = "allow"`)
+	w.config = inTable(w.config, "[tunnel.wg0]", "inbound = \"allow\"\nmasquerade = \"public\"")
 	w.start()
 	w.waitUp()
 
@@ -133,7 +133,7 @@ func TestFarEnd(t *testing.T) {
 		from     *lab.Namespace
 		to, seen netip.Addr
 	}{
-		{w.Client, lab.OfficeV4, netip.MustParseAddr("10.77.0.2")}, {w.Client, lab.OfficeV6, netip.MustParseAddr("fd77::2")},
+		{w.Client, lab.OfficeV4, lab.ClientV4}, {w.Client, lab.OfficeV6, lab.ClientV6},
 		{w.office, lab.ClientV4, lab.OfficeV4}, {w.office, lab.ClientV6, lab.OfficeV6},
 	} {
 		s, err := c.from.Visit(w.context(5*time.Second), at(c.to))
