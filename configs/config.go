@@ -59,14 +59,14 @@ type Listen struct {
 
 // Tunnel is one [tunnel.X] table.
 type Tunnel struct {
-	Path       routing.Path // X, also the interface name
-	Config     string       // path of the wg-quick file
-	Device     Device
-	WhenDown   WhenDown
-	Inbound    Inbound
-	Masquerade Masquerade
-	Hooks      bool // the commands of the wg-quick file are run
-	Pos        Pos
+	Path      routing.Path // X, also the interface name
+	Config    string       // path of the wg-quick file
+	Device    Device
+	WhenDown  WhenDown
+	Inbound   Inbound
+	Translate Translate
+	Hooks     bool // the commands of the wg-quick file are run
+	Pos       Pos
 }
 
 // Device says which WireGuard implementation runs a tunnel.
@@ -98,13 +98,13 @@ const (
 	InboundAllow Inbound = "allow"
 )
 
-// Masquerade says what goes into a tunnel with the tunnel's own address.
-type Masquerade string
+// Translate says what goes into a tunnel with the tunnel's own address.
+type Translate string
 
-// The values of masquerade.
+// The values of translate.
 const (
-	MasqueradeAll    Masquerade = "all"
-	MasqueradePublic Masquerade = "public" // what goes from the LAN to private networks keeps its own
+	TranslateAll    Translate = "all"
+	TranslatePublic Translate = "public" // what goes from the LAN to private networks keeps its own
 )
 
 // Side is one [side.X] table: a named group of upstream servers.

@@ -33,12 +33,12 @@ type rawListen struct {
 }
 
 type rawTunnel struct {
-	Config     rawString `toml:"config"`
-	Device     rawString `toml:"device"`
-	WhenDown   rawString `toml:"when_down"`
-	Inbound    rawString `toml:"inbound"`
-	Masquerade rawString `toml:"masquerade"`
-	Hooks      rawBool   `toml:"hooks"`
+	Config    rawString `toml:"config"`
+	Device    rawString `toml:"device"`
+	WhenDown  rawString `toml:"when_down"`
+	Inbound   rawString `toml:"inbound"`
+	Translate rawString `toml:"translate"`
+	Hooks     rawBool   `toml:"hooks"`
 }
 
 type rawSide struct {

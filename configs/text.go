@@ -37,7 +37,7 @@ func (c *Config) Text() string {
 			row{"device", tomlString(string(t.Device))},
 			row{"when_down", tomlString(string(t.WhenDown))},
 			row{"inbound", tomlString(string(t.Inbound))},
-			row{"masquerade", tomlString(string(t.Masquerade))},
+			row{"translate", tomlString(string(t.Translate))},
 			row{"hooks", strconv.FormatBool(t.Hooks)})
 	}
 	for _, s := range c.Sides {

@@ -32,14 +32,14 @@ func (c converter) tunnels(raw named[rawTunnel]) []Tunnel {
 		}
 		owner[path] = t.name
 		all = append(all, Tunnel{
-			Path:       routing.Path(t.name),
-			Config:     path,
-			Device:     word(c, t.body.Device, DeviceAuto, DeviceKernel, DeviceUserspace),
-			WhenDown:   c.whenDown(t.name, t.body.WhenDown),
-			Inbound:    word(c, t.body.Inbound, InboundBlock, InboundAllow),
-			Masquerade: word(c, t.body.Masquerade, MasqueradeAll, MasqueradePublic),
-			Hooks:      t.body.Hooks.or(false),
-			Pos:        c.pos(t.place),
+			Path:      routing.Path(t.name),
+			Config:    path,
+			Device:    word(c, t.body.Device, DeviceAuto, DeviceKernel, DeviceUserspace),
+			WhenDown:  c.whenDown(t.name, t.body.WhenDown),
+			Inbound:   word(c, t.body.Inbound, InboundBlock, InboundAllow),
+			Translate: word(c, t.body.Translate, TranslateAll, TranslatePublic),
+			Hooks:     t.body.Hooks.or(false),
+			Pos:       c.pos(t.place),
 		})
 	}
 	c.checkStandIns(raw)

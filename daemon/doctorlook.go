@@ -95,7 +95,7 @@ func (h *host) look(ctx context.Context, o Options, p *Parts) error {
 	if err != nil {
 		return err
 	}
-	h.links, h.listen = facts.Links, l.listen
+	h.links, h.listen = withoutFarEnds(o, facts.Links), l.listen
 	if len(p.Tunnels) == 0 {
 		return nil
 	}

@@ -153,7 +153,7 @@ func (p *Parts) ruleset(l live) nft.Ruleset {
 			Path: t.Path, Mark: l.marks.of(t.Path), Up: l.links[t.Path].up,
 			Addresses: t.WG.Addresses, Own: t.own(), MTU: l.mtu(t.Path), Fits: l.links[t.Path].fits,
 			NoIPv4: !t.carries(routing.V4), NoIPv6: !t.carries(routing.V6),
-			Known: t.Masquerade == configs.MasqueradePublic,
+			Known: t.Translate == configs.TranslatePublic,
 		}
 		p.standIn(l, &n)
 		if t.Inbound == configs.InboundAllow {

@@ -83,6 +83,14 @@ func peersUp(o Options) []peerState {
 	return all
 }
 
+// withoutFarEnds leaves the links out that far ends of ours have.
+func withoutFarEnds(o Options, links []routing.Iface) []routing.Iface {
+	ours := peersUp(o)
+	return slices.DeleteFunc(slices.Clone(links), func(l routing.Iface) bool {
+		return slices.ContainsFunc(ours, func(s peerState) bool { return s.Made && s.Name == l.Name })
+	})
+}
+
 func (s peerState) keep(o Options) error {
 	b, err := json.MarshalIndent(s, "", "\t")
 	if err == nil {
@@ -101,7 +109,7 @@ func (s peerState) forget(o Options) error {
 	return nil
 }
 
-// sysctlsOfOthers are what the far ends other than name want, sorted.
+// sysctlsOfOthers are what the far ends other than name want.
 func sysctlsOfOthers(o Options, name string) []routing.Sysctl {
 	var all []routing.Sysctl
 	for _, s := range peersUp(o) {

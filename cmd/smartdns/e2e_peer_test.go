@@ -106,7 +106,7 @@ func TestFarEnd(t *testing.T) {
 		t.Fatal(err, out)
 	}
 	exit := w.runExit()
-	w.config = inTable(w.config, "[tunnel.wg0]", "inbound = \"allow\"\nmasquerade = \"public\"")
+	w.config = inTable(w.config, "[tunnel.wg0]", "inbound = \"allow\"\ntranslate = \"public\"")
 	w.start()
 	w.waitUp()
 

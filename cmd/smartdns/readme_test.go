@@ -114,6 +114,10 @@ func TestReadme(t *testing.T) {
 				case strings.HasPrefix(line, "go test ./"): // this test is a part of it, or it takes long
 				case line == "go run ./cmd/smartdns run" || line == "smartdns run":
 					start("run")
+				case strings.HasPrefix(line, "smartdns peer run "): // until peer down
+					if _, err := w.StartOn(w.context(20*time.Second), w.Gateway.Namespace, exe, strings.Fields(line)[1:]...); err != nil {
+						t.Fatalf("README.md:%d: %s: %v", b.line, line, err)
+					}
 				case line == "go run ./cmd/smartdns lab":
 					if out, err := w.Gateway.Exec(w.context(time.Minute), exe, "lab"); err != nil {
 						t.Errorf("README.md:%d: %s: %v\n%s", b.line, line, err, out)
