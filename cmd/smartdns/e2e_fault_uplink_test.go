@@ -48,6 +48,8 @@ func TestUplinkChanges(t *testing.T) {
 		)(w)
 	})
 	follows("it went", func() error {
+		// It has answered ARP for all of our addresses: the ISP would wait for it.
+		defer isp("ip neigh flush dev gw0")
 		return commands("ip link delete wan1", "ip route replace default via 192.0.2.1 dev wan0", "ip -6 route replace default via 2001:db8:2::1 dev wan0")(w)
 	})
 
