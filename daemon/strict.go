@@ -197,6 +197,7 @@ func (e *engine) lockDown(ctx context.Context) error {
 	var errs []error
 	collect := func(err error) { errs = append(errs, err) }
 	collect(e.hostDNS.restore())
+	collect(keepClosed(e.opts.Dirs)) // a reload may have asked for it
 	if e.table == nil {
 		table, err := nft.Open(ctx, nft.Options{Logger: e.log})
 		collect(err)

@@ -140,6 +140,14 @@ func planCases() []planCase {
 	waiting.Tunnels = []routing.Tunnel{wg0()}
 	waiting.Tunnels[0].Index = 0
 
+	discreet := oneTunnel()
+	discreet.Discreet = true
+	locked := routing.Input{
+		Field: routing.DefaultField, Tunnels: []routing.Tunnel{wg0()}, Locked: true,
+		Near: prefixes("192.168.0.0/16", "169.254.0.0/16", "fe80::/10"),
+	}
+	locked.Tunnels[0].Index = 0
+
 	return []planCase{
 		{"nothing", "no tunnel is configured", routing.Input{Field: routing.DefaultField, Marking: true}, host()},
 		{"locks", "before the nft table and the link: only what locks", locks, host()},
@@ -153,6 +161,8 @@ func planCases() []planCase {
 		{"routes", "home by routes; the preferred uplink has no gateway", routes, uplinks},
 		{"routes-v4-uplink", "home by routes; the uplink has no IPv6", routes, v4Uplink},
 		{"routes-no-link", "home by routes; the tunnel has no link yet", waiting, v4Uplink},
+		{"discreet", "a kill switch: nobody on the uplink asks which addresses the tunnel has", discreet, host()},
+		{"lockdown", "nobody decides: a way to the LAN alone", locked, host()},
 	}
 }
 
