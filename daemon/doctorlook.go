@@ -107,7 +107,7 @@ func (h *host) look(ctx context.Context, o Options, p *Parts) error {
 	h.failed("trying the kernel", h.tryKernel(ctx, o, p, l))
 	h.failed("reading nftables", withTable(ctx, func(t *nft.Table) error {
 		flow, err := t.Flowtables(ctx)
-		h.flow = flow
+		h.flow = othersFlowtables(flow)
 		lan := p.Config.Listen.LAN
 		for _, path := range paths(p) {
 			if err != nil || len(lan) == 0 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"smartdns/configs"
 	"smartdns/geo"
@@ -183,6 +184,12 @@ func (e *engine) canOffload() bool {
 		e.offloads = &can
 	}
 	return *e.offloads
+}
+
+// othersFlowtables returns the flowtables that are not of our table: ours
+// carries only what it may.
+func othersFlowtables(all []string) []string {
+	return slices.DeleteFunc(slices.Clone(all), func(f string) bool { return strings.HasPrefix(f, "inet "+nft.TableName+" ") })
 }
 
 // offloadCondition says that the kernel lacks what was asked for.

@@ -230,3 +230,11 @@ names = [
 		}
 	}
 }
+
+// The doctor speaks of flowtables that know nothing of our marks.
+func TestFlowtablesOfOthers(t *testing.T) {
+	got := othersFlowtables([]string{"inet fw4 ft", "inet smartdns direct", "ip smartdns ft", "inet smartdns2 ft"})
+	if want := []string{"inet fw4 ft", "ip smartdns ft", "inet smartdns2 ft"}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
