@@ -29,7 +29,8 @@ func (e *engine) arrives(path routing.Path) func(ctx context.Context, size int) 
 			p.to, p.mark, p.size = to, mark, size
 			go func() { answers <- p.answered(ctx) }()
 		}
-		return <-answers || <-answers
+		first := <-answers
+		return first || <-answers
 	}
 }
 
