@@ -26,7 +26,7 @@ type exitWorld struct {
 
 // exit runs a command of smartdns on the exit.
 func (w *exitWorld) exit(args ...string) (string, error) {
-	return w.FarEnd.Exec(w.context(20*time.Second), w.exe, append(args, "-v")...)
+	return w.FarEnd.Exec(w.context(20*time.Second), w.exe, append(args, "-v", "--state-dir", filepath.Join(w.Dir, "exit"))...)
 }
 
 // exitDump is what can be seen of the exit's kernel.
