@@ -18,9 +18,10 @@ import (
 // mayImport says which packages of ours each package may import, and is the
 // whole list: what is not there is forbidden. Tests may import anything.
 var mayImport = map[string][]string{
-	"cmd/smartdns":          {"daemon", "configs", "configs/draft", "lab", "web/api"},
+	"cmd/smartdns":          {"daemon", "configs", "configs/draft", "configs/units", "lab", "web/api"},
 	"configs":               {"routing", "resolver/dnsname"},
 	"configs/draft":         {"configs", "internal/wholefile"}, // writes files for people who have none: the reader of ours must not know those of others
+	"configs/units":         {"internal/wholefile"},            // what starts us at boot: files for another program, and how they are put in place
 	"resolver":              {"resolver/policy", "resolver/cache", "resolver/upstream", "resolver/wire", "resolver/dnsname", "resolver/work", "geo", "routing"},
 	"resolver/server":       {"resolver", "resolver/cache", "resolver/wire", "resolver/work"},
 	"resolver/work":         {}, // goroutines and deadlines, which server and resolver share alike

@@ -98,37 +98,3 @@ func TestExamplesParseWithoutAWarning(t *testing.T) {
 		})
 	}
 }
-
-// What the process may do is the promise of the unit; the rest is taste.
-func TestUnitConfinesTheProcess(t *testing.T) {
-	text, err := os.ReadFile("units/smartdns.service")
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Split(string(text), "\n")
-	for _, want := range []string{
-		"Type=notify",
-		"ExecStart=/usr/sbin/smartdns run",
-		"ExecReload=/usr/sbin/smartdns reload",
-		"CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_CHOWN",
-		"NoNewPrivileges=yes",
-		"ProtectSystem=strict",
-		"DevicePolicy=closed",
-		"DeviceAllow=/dev/net/tun rw",
-		"RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK",
-		"RestrictNamespaces=yes",
-		"MemoryDenyWriteExecute=yes",
-		"SystemCallFilter=@system-service",
-		"RuntimeDirectory=smartdns wireguard",
-		"StateDirectory=smartdns",
-	} {
-		if !slices.Contains(lines, want) {
-			t.Errorf("no line %q", want)
-		}
-	}
-	for _, never := range []string{"ExecStopPost", "smartdns-early", "--keep"} {
-		if strings.Contains(string(text), never) {
-			t.Errorf("%s has no meaning yet", never)
-		}
-	}
-}

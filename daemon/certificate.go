@@ -45,6 +45,7 @@ func loadCertificate(c *configs.Config) (*tls.Certificate, error) {
 }
 
 func readPair(certFile, keyFile string) (*tls.Certificate, error) {
+	keyFile = readable(keyFile)
 	info, err := os.Stat(keyFile)
 	if err != nil {
 		return nil, fmt.Errorf("key: %w", err)

@@ -63,7 +63,7 @@ func compile(c *configs.Config, stored copies) (*Parts, error) {
 	collect := func(err error) { errs = append(errs, err) }
 
 	for _, t := range p.ours() {
-		file, err := wg.ParseFile(t.Config)
+		file, err := wg.ParseFile(readable(t.Config))
 		if err != nil {
 			collect(fmt.Errorf("%s: [tunnel.%s] %w", t.Pos, t.Path, err))
 			continue

@@ -135,6 +135,7 @@ func (e *engine) loop(ctx context.Context) {
 			pause = nil
 			continue
 		case <-retry.C:
+			e.watchdog()
 			if !e.followRecords(ctx) && !e.failing() && !e.returning() {
 				continue
 			}

@@ -70,7 +70,7 @@ func (e *engine) saveTunnel(t *running) error {
 // save writes what runs into the tunnel's file, unless somebody has changed that
 // since it was read.
 func (t Tunnel) save(f routing.Facts, log *slog.Logger) error {
-	now, err := wg.ParseFile(t.Config)
+	now, err := wg.ParseFile(readable(t.Config))
 	if err != nil {
 		return fmt.Errorf("tunnel %s: saving its file: %w", t.Path, err)
 	}

@@ -209,6 +209,14 @@ func notifyManager(log *slog.Logger, states ...string) {
 	}
 }
 
+// watchdog tells a service manager that wants to know (WatchdogSec=) that the
+// loop goes around.
+func (e *engine) watchdog() {
+	if os.Getenv("WATCHDOG_USEC") != "" {
+		e.notify("WATCHDOG=1")
+	}
+}
+
 // followSignals reloads at SIGHUP.
 func (e *engine) followSignals(ctx context.Context, hup <-chan os.Signal) {
 	for {

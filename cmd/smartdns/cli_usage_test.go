@@ -46,7 +46,7 @@ func TestUsageIsTwo(t *testing.T) {
 		"marks forget", "marks forget a b",
 		"verdicts x", "cache x", "cache list a b", "cache list --limit 0", "cache flush", "cache flush a b", "cache flush a --all", "cache flush a --suffix b", "cache flush --all --side foreign", "verdicts list a b", "verdicts pin a", "verdicts pin a home b", "verdicts forget", "verdicts forget a b",
 		"verdicts forget a --all", "verdicts forget --all --suffix a", "verdicts forget --suffix=", "run x", "check a b", "config x", "plan x", "diff x", "cleanup x", "up a b", "up --bogus", "down x", "save a b", "strip a b", "reload x", "version x",
-		"doctor x", "peer up", "peer up a b", "peer run", "peer down a b", "peer add", "peer add a b c", "peer add a --address x", "peer up a --snat x", "peer remove", "peer list a b", "peer qr", "peer x", "genkey x", "pubkey x", "genpsk x", "lab x", "help bogus", "help query x", "completion", "completion bogus", "-c", "status --json=maybe",
+		"doctor x", "install x", "install --init upstart", "uninstall x", "peer up", "peer up a b", "peer run", "peer down a b", "peer add", "peer add a b c", "peer add a --address x", "peer up a --snat x", "peer remove", "peer list a b", "peer qr", "peer x", "genkey x", "pubkey x", "genpsk x", "lab x", "help bogus", "help query x", "completion", "completion bogus", "-c", "status --json=maybe",
 	} {
 		code, out, errs := command(t, strings.Fields(args)...)
 		if code != exitUsage || out != "" || strings.Count(errs, "\n") != 2 || !strings.HasPrefix(errs, "smartdns: ") || !strings.Contains(errs, "\ntry: smartdns") {

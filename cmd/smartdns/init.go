@@ -30,7 +30,7 @@ func (a *app) initCommand() *cobra.Command {
 		Use:   "init [--from FILE...]",
 		Short: "write a first smartdns.toml, or one from another program's file",
 		Long: "Writes a first smartdns.toml. On a terminal and without flags it asks for the\ntunnel, the LAN, the addresses and the country; else it goes by the flags.\n\n" +
-			"With --from it reads the configuration of dnsmasq, mosdns (v5), smartdns of\npymumu or chinadns-ng, says what became of each line that is not simply there,\nand what to do instead. Whose file it is shows in its lines; where it does not,\nwrite dnsmasq:FILE, mosdns:FILE, pymumu:FILE or chinadns-ng:FILE. Of\nchinadns-ng a whole command line will do, too, in quotes.\n\n" +
+			"With --from it reads the configuration of dnsmasq, mosdns (v5), smartdns of\npymumu or chinadns-ng, says what became of each line that is not simply there,\nand what to do instead. Whose file it is shows in its lines; where it does not,\nwrite dnsmasq:FILE, mosdns:FILE, pymumu:FILE or chinadns-ng:FILE. Of\nchinadns-ng a whole command line will do, too, in quotes. uci:FILE with\n--output - prints what smartdns' own file in OpenWrt's UCI stands for.\n\n" +
 			"What is there already is not touched, but with --force, which keeps it as .old.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 && len(f.from) == 0 {
@@ -63,6 +63,8 @@ func (a *app) initCommand() *cobra.Command {
 // init is the command.
 func (a *app) init(c *cobra.Command, f initFlags) error {
 	switch {
+	case len(f.from) > 0 && strings.HasPrefix(f.from[0], uciPrefix):
+		return a.initUCI(f)
 	case f.output == "":
 		f.output = firstOf(a.config, daemon.DefaultConfig)
 	case a.config != "":

@@ -60,6 +60,7 @@ func (a *app) root() *cobra.Command {
 		{"See and explain:", []*cobra.Command{a.doctorCommand(), a.statusCommand(), a.queryCommand(), a.routeCommand(), a.diffCommand()}},
 		{"What it has learned:", []*cobra.Command{a.marksCommand(), a.verdictsCommand(), a.cacheCommand(), a.listsCommand()}},
 		{"The far end:", []*cobra.Command{a.peerCommand()}},
+		{"At boot:", []*cobra.Command{a.installCommand(), a.uninstallCommand()}},
 		{"Keys:", []*cobra.Command{a.genkeyCommand(), a.pubkeyCommand(), a.genpskCommand()}},
 		{helpTitle, []*cobra.Command{a.labCommand(), a.versionCommand(), completionCommand(root, a.out)}},
 	} {

@@ -8,8 +8,9 @@ type Initialized struct {
 	Written  []string     `json:"written"` // the configuration last
 	Notes    []InitNote   `json:"notes"`
 	Tunnels  []InitTunnel `json:"tunnels"`
-	Warnings []string     `json:"warnings"` // of the new file
-	Next     string       `json:"next"`     // the command that comes next
+	Warnings []string     `json:"warnings"`       // of the new file
+	Next     string       `json:"next"`           // the command that comes next
+	Text     string       `json:"text,omitempty"` // the file, of one in UCI
 }
 
 // InitNote is what became of a line of the other program's file.
