@@ -144,6 +144,9 @@ func diagnose(h host) []api.Finding {
 // conflictFix is the command in a condition's text, if it has one.
 // What uses bits of our field may be all the same to its owner: no fix is known.
 func conflictFix(c routing.Condition) string {
+	if c.Fix != "" {
+		return c.Fix
+	}
 	if _, fix, ok := strings.Cut(c.Text, "put it back: "); ok {
 		return fix
 	}

@@ -130,7 +130,7 @@ func (e *engine) conditions(v *view, s api.Status) []api.Condition {
 		if c.Kind == routing.ApplyFailed || c.Kind == routing.ObserveFailed || c.Kind == routing.Fighting {
 			severity = severityError
 		}
-		all = append(all, api.Condition{Severity: severity, What: c.Text, Since: c.Since})
+		all = append(all, api.Condition{Severity: severity, What: c.Text, Fix: c.Fix, Since: c.Since})
 	}
 	for _, w := range v.parts.Config.Warnings() {
 		all = append(all, api.Condition{Severity: severityWarning, What: w.String(), Since: e.started})

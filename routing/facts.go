@@ -15,6 +15,7 @@ type Facts struct {
 	Gateways []netip.Addr  // next hops of those tables and far ends of point-to-point links, sorted
 	Rules    []ForeignRule // in the order in which the kernel tries them, v4 first
 	IPv6     bool          // the kernel speaks IPv6
+	Stuck    []Sysctl      // parameters that should have Value, have Was, and may not be written here
 }
 
 // Iface is a network interface.
@@ -109,6 +110,7 @@ func (f Facts) Own() []netip.Prefix {
 type Condition struct {
 	Kind  ConditionKind
 	Text  string    // one sentence
+	Fix   string    // a command; "" where none is known
 	Since time.Time // when it was first seen
 }
 
@@ -123,6 +125,7 @@ const (
 	ApplyFailed      ConditionKind = "apply-failed"    // the kernel refused a step
 	ObserveFailed    ConditionKind = "observe-failed"  // the kernel could not be read
 	MarkFieldTaken   ConditionKind = "mark-field-used" // a rule of others uses bits of our field
+	SysctlStuck      ConditionKind = "sysctl-stuck"    // a parameter is wrong, and may not be written here
 )
 
 // prefMain is where the kernel puts the look-up of main; that of default is
@@ -138,6 +141,12 @@ func Conflicts(in Input, f Facts) []Condition {
 	var cs []Condition
 	add := func(k ConditionKind, format string, args ...any) {
 		cs = append(cs, Condition{Kind: k, Text: fmt.Sprintf(format, args...)})
+	}
+	for _, s := range f.Stuck {
+		cs = append(cs, Condition{
+			Kind: SysctlStuck, Fix: "sysctl -w " + s.String(),
+			Text: fmt.Sprintf("%s is %s, should be %s, and may not be set from here (/proc/sys is read-only)", sysctlName(s.Key), s.Was, s.Value),
+		})
 	}
 	for _, fam := range in.families(f) {
 		for _, t := range []uint32{TableMain, TableDefault} {

@@ -482,3 +482,15 @@ func TestRoutesSayWhatFits(t *testing.T) {
 		}
 	}
 }
+
+// A parameter that may not be written from here is said with the command for
+// somebody who may, and is nothing that keeps failing.
+func TestStuckParameterSaysItsFix(t *testing.T) {
+	in := routing.Input{Tunnels: []routing.Tunnel{{Path: "wg0"}}}
+	f := routing.Facts{Stuck: []routing.Sysctl{{Key: routing.KeyForward4, Value: "1", Was: "0"}}}
+	cs := routing.Conflicts(in, f)
+	i := slices.IndexFunc(cs, func(c routing.Condition) bool { return c.Kind == routing.SysctlStuck })
+	if i < 0 || cs[i].Fix != "sysctl -w net.ipv4.ip_forward=1" || !strings.Contains(cs[i].Text, "net.ipv4.ip_forward is 0") {
+		t.Errorf("%+v", cs)
+	}
+}

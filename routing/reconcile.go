@@ -153,8 +153,11 @@ func (r *Reconciler) pass(ctx context.Context) time.Duration {
 		r.failed = failure{}
 		r.fight = r.fight && len(r.repairs) > 0
 		r.publish(have, facts, nil)
-		if r.fight {
+		switch {
+		case r.fight:
 			return r.room(now)
+		case len(facts.Stuck) > 0:
+			return retryFailed // no event tells when somebody sets it
 		}
 		return resync
 	}

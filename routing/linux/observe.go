@@ -43,6 +43,7 @@ type observation struct {
 	state routing.State
 	facts routing.Facts
 	saved map[string]oldValue
+	stuck map[string]string
 }
 
 func (o *observation) families() []int {
@@ -69,6 +70,7 @@ func (o *observation) links() error {
 	if err != nil {
 		return fmt.Errorf("listing addresses: %w", err)
 	}
+	o.stuck = o.k.saved.stuckNow()
 	if o.saved, err = o.k.saved.load(); err != nil {
 		return err
 	}
@@ -327,7 +329,24 @@ func (o *observation) ours(devices []int) error {
 }
 
 func (o *observation) sysctls() error {
+	for key, want := range o.stuck {
+		now, err := readSysctl(key)
+		if gone(err) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("reading sysctl %s: %w", key, err)
+		}
+		// Nothing is left to be done about it here.
+		o.state.Sysctls = append(o.state.Sysctls, routing.Sysctl{Key: key, Value: want, Was: now})
+		if now != want {
+			o.facts.Stuck = append(o.facts.Stuck, routing.Sysctl{Key: key, Value: want, Was: now})
+		}
+	}
 	for key, old := range o.saved {
+		if _, stuck := o.stuck[key]; stuck {
+			continue
+		}
 		v, err := readSysctl(key)
 		if err != nil && !gone(err) {
 			return fmt.Errorf("reading sysctl %s: %w", key, err)

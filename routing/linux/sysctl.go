@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -78,7 +79,9 @@ type oldValue struct {
 // savedSysctls keeps, in a file, the values that parameters had before us.
 type savedSysctls struct {
 	path string
-	mu   sync.Mutex // held from reading the file to writing it
+	mu   sync.Mutex // held from reading the file to writing it; guards stuck
+	// What was to be set where /proc/sys is read-only, as in a container.
+	stuck map[string]string
 }
 
 // load returns what is saved, by key.
@@ -121,7 +124,8 @@ func (s *savedSysctls) storeLocked(m map[string]oldValue) error {
 	return nil
 }
 
-// set writes a parameter; what it had is saved first, unless something is.
+// set writes a parameter; what it had is saved first, unless something is. One
+// that this process may only read stays as it is, and is stuck.
 func (s *savedSysctls) set(key, value string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -132,6 +136,13 @@ func (s *savedSysctls) set(key, value string) error {
 	was, err := readSysctl(key)
 	if err != nil {
 		return err
+	}
+	if was != value && readOnly(key) {
+		if s.stuck == nil {
+			s.stuck = map[string]string{}
+		}
+		s.stuck[key] = value
+		return nil
 	}
 	if _, ok := m[key]; !ok {
 		old := oldValue{Was: was}
@@ -165,6 +176,7 @@ func (s *savedSysctls) restore(key string) error {
 	if err != nil {
 		return err
 	}
+	delete(s.stuck, key)
 	old, ok := m[key]
 	if !ok {
 		return nil
@@ -185,8 +197,25 @@ func putBack(key, was string) error {
 	if err == nil && now != was {
 		err = writeSysctl(key, was)
 	}
-	if gone(err) {
+	if gone(err) || errors.Is(err, unix.EROFS) { // where we may not write, it was not us
 		return nil
 	}
 	return err
+}
+
+// readOnly reports whether /proc/sys is mounted so that nobody here may write
+// to it.
+func readOnly(key string) bool {
+	f, err := os.OpenFile(procSys+key, os.O_WRONLY, 0) // access(2) forgets capabilities
+	if err == nil {
+		f.Close()
+	}
+	return errors.Is(err, unix.EROFS)
+}
+
+// stuckNow returns what was to be set and could not.
+func (s *savedSysctls) stuckNow() map[string]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.stuck)
 }
