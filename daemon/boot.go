@@ -14,7 +14,7 @@ func Boot(o Options) (units.Boot, error) {
 	if err != nil {
 		return units.Boot{}, err
 	}
-	b := units.Boot{Config: o.Config}
+	b := units.Boot{Config: o.Config, Strict: c.Routing.Strict}
 	if b.Config == DefaultConfig {
 		b.Config = ""
 	}

@@ -23,7 +23,7 @@ func (a *app) installCommand() *cobra.Command {
 		Use:   "install",
 		Short: "have systemd, OpenRC or procd start it at boot",
 		Long: "Writes the files by which systemd, OpenRC or OpenWrt's procd starts the program\nat boot, as the configuration needs them, and prints the commands that come\n" +
-			"next. What is there already is replaced only where smartdns install wrote it and\nnobody edited it since. After a change of tunnels, hooks or system in the\nconfiguration, run it again.",
+			"next. What is there already is replaced only where smartdns install wrote it and\nnobody edited it since. After a change of tunnels, hooks, system or\nstrict in the configuration, run it again.",
 		Args: usage(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error { return a.install(init, root, dry) },
 	})
@@ -81,7 +81,7 @@ func (a *app) install(init, root string, dry bool) error {
 		if b.Root != "" {
 			notes.share = nil
 		}
-		v.Next = slices.Concat(notes.next, firstSteps(i, notes.share))
+		v.Next = slices.Concat(notes.next, firstSteps(i, notes.share, b.Strict))
 	}
 	return show(a, v, a.installed)
 }
@@ -160,10 +160,14 @@ func lasting(program string) bool {
 
 // firstSteps are the commands that come after the files; share is what makes
 // the configuration readable for the service's user.
-func firstSteps(i units.Init, share []string) []string {
+func firstSteps(i units.Init, share []string, strict bool) []string {
 	switch i {
 	case units.Systemd:
-		return slices.Concat([]string{"systemd-sysusers"}, share, []string{"systemctl daemon-reload && systemctl enable --now smartdns"})
+		enable := "systemctl daemon-reload && systemctl enable --now smartdns"
+		if strict { // from the next boot on: now the daemon closes it
+			enable += " && systemctl enable smartdns-early"
+		}
+		return slices.Concat([]string{"systemd-sysusers"}, share, []string{enable})
 	case units.OpenRC:
 		return []string{"rc-update add smartdns boot && rc-service smartdns start"}
 	}
@@ -228,7 +232,7 @@ func disabling(link string) string {
 	case strings.Contains(link, "/rc.d/"):
 		return "/etc/init.d/smartdns stop && /etc/init.d/smartdns disable"
 	}
-	return "systemctl disable --now smartdns"
+	return "systemctl disable --now " + strings.TrimSuffix(filepath.Base(link), ".service")
 }
 
 func outcomes(all []units.Outcome) []api.InstalledFile {

@@ -193,6 +193,7 @@ func Enabled(root string) ([]string, error) {
 	var all []string
 	for _, start := range []struct{ file, links string }{
 		{"/etc/systemd/system/smartdns.service", "/etc/systemd/system/*.wants/smartdns.service"},
+		{"/etc/systemd/system/smartdns-early.service", "/etc/systemd/system/*.wants/smartdns-early.service"},
 		{"/etc/init.d/smartdns", "/etc/runlevels/*/smartdns"},
 		{"/etc/init.d/smartdns", "/etc/rc.d/[SK][0-9][0-9]smartdns"},
 	} {

@@ -55,6 +55,7 @@ type Boot struct {
 	Secrets []string // files that only root may read: of tunnels, of [listen] key
 	Tunnels []string // interfaces
 	Root    string   // why it has to run as root; "" if it has not
+	Strict  bool     // the kill switch closes before there is a network
 }
 
 // A File is one to be installed. Its path is whole.
@@ -80,8 +81,15 @@ func Files(i Init, b Boot) []File {
 			file("/etc/sysusers.d/smartdns.conf", "systemd/sysusers.conf", 0o644),
 			modules,
 		}
+		names := []string{"smartdns"}
+		if b.Strict {
+			names = append(names, "smartdns-early")
+			all = append(all, file("/etc/systemd/system/smartdns-early.service", "systemd/smartdns-early.service", 0o644))
+		}
 		if text := b.override(); text != "" {
-			all = append(all, File{Path: dropIn, Text: text, Mode: 0o644})
+			for _, n := range names {
+				all = append(all, File{Path: "/etc/systemd/system/" + n + ".service.d/10-configuration.conf", Text: text, Mode: 0o644})
+			}
 		}
 		if text := b.sysctls(); text != "" {
 			all = append(all, File{Path: "/etc/sysctl.d/60-smartdns.conf", Text: text, Mode: 0o644})
@@ -99,14 +107,11 @@ func Files(i Init, b Boot) []File {
 	return nil
 }
 
-// dropIn is what of a unit depends on the configuration.
-const dropIn = "/etc/systemd/system/smartdns.service.d/10-configuration.conf"
-
 // paths returns every path that Files may have, of all inits.
 func paths() []string {
 	var all []string
 	for _, i := range Inits() {
-		for _, f := range Files(i, Boot{Tunnels: []string{"wg0"}, Root: "a reason"}) {
+		for _, f := range Files(i, Boot{Tunnels: []string{"wg0"}, Root: "a reason", Strict: true}) {
 			all = append(all, f.Path)
 		}
 	}

@@ -16,6 +16,7 @@ var variants = map[string]units.Boot{
 	"alone":     {},
 	"tunnels":   {Config: "/etc/smartdns/other.toml", Tunnels: []string{"wg0", "wg.office"}, Secrets: []string{"/etc/wireguard/wg0.conf", "/etc/wireguard/wg.office.conf"}},
 	"as root":   {Tunnels: []string{"wg0"}, Secrets: []string{"/etc/wireguard/wg0.conf"}, Root: "[listen] system = true"},
+	"strict":    {Tunnels: []string{"wg0"}, Secrets: []string{"/etc/wireguard/wg0.conf"}, Strict: true},
 	"elsewhere": {Program: "/usr/local/sbin/smartdns"},
 }
 
