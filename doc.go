@@ -43,8 +43,10 @@
 // and sysctls that should be there, reads from the kernel those that are, and
 // applies the difference as steps that print as the commands an administrator
 // would type; nft replaces its table's chains and static sets in one transaction
-// and keeps the elements that answers have put there. A netlink event, say
-// somebody's "ip rule flush", starts the same walk from the kernel's end.
+// and keeps the elements that answers have put there. Connections stay on their
+// path, but for those to addresses that the file itself now sends another way.
+// A netlink event, say somebody's "ip rule flush", starts the same walk from the
+// kernel's end.
 //
 // A list that is fetched takes this way as well: geo/update replaces what is
 // stored of it only by what is whole, readable and much like it, and the running

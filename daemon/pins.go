@@ -131,11 +131,12 @@ func pinnedTo(path routing.Path, rules []*ruleEntries) pinned {
 	return p
 }
 
-// dropTurnedMarks takes the marks from the sets whose addresses would now be
-// another path's: the verdict or the rule that put them there is no more. An
-// answer that still ties an address to that path brings it back. What a rule
-// for names put there stays as long as all the names that it pinned still are.
-func (e *engine) dropTurnedMarks(ctx context.Context, before *Parts) {
+// settle brings marks and flows to what a reload says. It takes the marks from
+// the sets whose addresses would now be another path's: the verdict or the rule
+// that put them there is no more. An answer that still ties an address to that
+// path brings it back. What a rule for names put there stays as long as all the
+// names that it pinned still are.
+func (e *engine) settle(ctx context.Context, before *Parts) {
 	now := e.parts
 	if e.table == nil || maps.EqualFunc(before.Pins, now.Pins, pinned.equal) && reflect.DeepEqual(before.Sets, now.Sets) && slices.EqualFunc(before.Tunnels, now.Tunnels, sameOwn) {
 		return
@@ -145,8 +146,11 @@ func (e *engine) dropTurnedMarks(ctx context.Context, before *Parts) {
 		e.log.Warn("reading the marks after a reload", "err", err)
 		return
 	}
+	had, has := marked{}, marked{}
 	for _, m := range all {
+		had.add(m)
 		if !turned(m, before, now) {
+			has.add(m)
 			continue
 		}
 		_, err := e.table.Marker().Forget(ctx, m.Addr, m.Path)
@@ -154,6 +158,9 @@ func (e *engine) dropTurnedMarks(ctx context.Context, before *Parts) {
 		if err != nil {
 			e.log.Warn("dropping a mark after a reload", "addr", m.Addr.String(), "err", err)
 		}
+	}
+	if rewritten(before, now) {
+		e.repairFlows(ctx, decided{before, had}, decided{now, has})
 	}
 }
 

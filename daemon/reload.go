@@ -37,7 +37,7 @@ func (e *engine) reload(ctx context.Context, parts *Parts) error {
 		return fmt.Errorf("reloading: %w", err)
 	}
 	before.sides.drainBut(next.sides)
-	e.dropTurnedMarks(ctx, before.parts)
+	e.settle(ctx, before.parts)
 	e.resizeCache()
 	return nil
 }

@@ -22,6 +22,7 @@ const (
 	ctaTimeout    = 7
 	ctaMark       = 8
 	ctaMarkMask   = 21
+	ctaStatusMask = 26
 
 	ctaTupleIP    = 1
 	ctaTupleProto = 2
@@ -62,66 +63,98 @@ func deleteFlows(c *conn, mark, mask uint32) error {
 	return err
 }
 
-// turnFlows gives the flows to these addresses, whose mark has that value under
-// mask, the address's. An entry that was deleted instead would come back as a
-// flow from outside if the other end is the first to send, and be answered the
-// way it came. Where somebody translated the source that cannot be, and a
-// translation would outlive the turn: such entries are deleted.
-func turnFlows(c *conn, to map[netip.Addr]uint32, mark, mask uint32) error {
+// whichFlows selects conntrack entries.
+type whichFlows struct {
+	mark, mask uint32 // the mark under the mask; a mask of 0 takes every mark
+	unanswered bool   // only those that nobody has answered yet
+}
+
+// has reports whether an entry is meant. Old kernels ignore parts of the
+// question.
+func (w whichFlows) has(mark, status uint32) bool {
+	return mark&w.mask == w.mark && (!w.unanswered || status&statusSeenReply == 0)
+}
+
+// ask writes the question.
+func (w whichFlows) ask(m *messages) {
+	m.begin(unix.NFNL_SUBSYS_CTNETLINK<<8|ctGet, unix.NLM_F_DUMP, unix.AF_UNSPEC, 0)
+	if w.mask != 0 {
+		m.u32(ctaMark, w.mark)
+		m.u32(ctaMarkMask, w.mask)
+	}
+	if w.unanswered {
+		m.u32(ctaStatus, 0)
+		m.u32(ctaStatusMask, statusSeenReply)
+	}
+	m.end()
+}
+
+// turnFlows gives flows another value of the field. decide is told where a flow
+// leads, as the rules see it, and its value now; it says which value it should
+// have, ok = false for "as it is". It returns how many it turned.
+//
+// An entry that was deleted instead would come back as a flow from outside if
+// the other end is the first to send, and be answered the way it came. Where
+// somebody translated the source that cannot be, and a translation would outlive
+// the turn: such entries are deleted. So are those that nobody has answered:
+// their next packet is that of a new flow.
+func turnFlows(c *conn, which whichFlows, field uint32, decide func(to netip.Addr, value uint32) (uint32, bool)) (n int, err error) {
 	type entry struct {
-		family     byte
-		tuple      []byte // CTA_TUPLE_ORIG
-		mark       uint32
-		translated bool
+		family  byte
+		tuple   []byte // CTA_TUPLE_ORIG
+		value   uint32
+		deleted bool
 	}
 	var m messages
 	var found []entry
-	err := c.dump(&m, func(m *messages) {
-		m.begin(unix.NFNL_SUBSYS_CTNETLINK<<8|ctGet, unix.NLM_F_DUMP, unix.AF_UNSPEC, 0)
-		m.u32(ctaMark, mark)
-		m.u32(ctaMarkMask, mask)
-		m.end()
-	}, func(_ uint16, b []byte) error {
+	err = c.dump(&m, which.ask, func(_ uint16, b []byte) error {
 		if len(b) < genLen {
 			return nil
 		}
-		original := find(b[genLen:], ctaTupleOrig)
-		// Old kernels ignore the mark in the question.
-		a, ok := destination(original)
-		if value := to[a]; ok && value != 0 && be32(find(b[genLen:], ctaMark))&mask == mark {
-			found = append(found, entry{b[0], slices.Clone(original), value, be32(find(b[genLen:], ctaStatus))&statusSourceNAT != 0})
+		mark, status := be32(find(b[genLen:], ctaMark)), be32(find(b[genLen:], ctaStatus))
+		to, ok := source(find(b[genLen:], ctaTupleReply))
+		if !ok || !which.has(mark, status) {
+			return nil
+		}
+		if value, ok := decide(to, mark&field); ok && value != mark&field {
+			original := slices.Clone(find(b[genLen:], ctaTupleOrig))
+			found = append(found, entry{b[0], original, value, which.unanswered || status&statusSourceNAT != 0})
 		}
 		return nil
 	})
 	if err != nil && err != errInterrupted {
-		return err
+		return 0, err
 	}
 	for _, e := range found {
 		err := c.request(&m, func(m *messages) {
 			typ := uint16(ctNew)
-			if e.translated {
+			if e.deleted {
 				typ = ctDelete
 			}
 			m.begin(unix.NFNL_SUBSYS_CTNETLINK<<8|typ, unix.NLM_F_ACK, e.family, 0)
 			m.bytes(ctaTupleOrig|nestedBit, e.tuple)
-			m.u32(ctaMark, e.mark)
-			m.u32(ctaMarkMask, mask)
+			m.u32(ctaMark, e.value)
+			m.u32(ctaMarkMask, field)
 			m.end()
 		})
-		if err != nil && !errors.Is(err, unix.ENOENT) {
-			return err
+		switch {
+		case err == nil:
+			n++
+		case !errors.Is(err, unix.ENOENT):
+			return n, err
 		}
 	}
-	return nil
+	return n, nil
 }
 
-// destination returns where the first packet of a flow went.
-func destination(tuple []byte) (netip.Addr, bool) {
+// source returns where packets of a direction come from. Those of replies come
+// from where the flow leads after all translations, as the rules see it.
+func source(tuple []byte) (netip.Addr, bool) {
 	ip := find(tuple, ctaTupleIP)
-	if a, ok := netip.AddrFromSlice(find(ip, ctaIPv4Dst)); ok {
+	if a, ok := netip.AddrFromSlice(find(ip, ctaIPv4Src)); ok {
 		return a, true
 	}
-	return netip.AddrFromSlice(find(ip, ctaIPv6Dst))
+	return netip.AddrFromSlice(find(ip, ctaIPv6Src))
 }
 
 // connection is a TCP connection of this host.

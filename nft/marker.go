@@ -26,6 +26,7 @@ type Marker struct {
 	requests chan *request
 	stop     chan struct{}
 	stopped  chan struct{} // nobody answers requests any more
+	added    chan struct{} // addresses have become a tunnel's
 
 	commits sync.Mutex // held while kernel and ledger change together
 	m       messages   // guarded by commits
@@ -59,7 +60,7 @@ type pending struct {
 }
 
 func newMarker(c *conn, l *Ledger) *Marker {
-	return &Marker{c: c, ledger: l, requests: make(chan *request, marksPerCommit), stop: make(chan struct{}), stopped: make(chan struct{}),
+	return &Marker{c: c, ledger: l, requests: make(chan *request, marksPerCommit), stop: make(chan struct{}), stopped: make(chan struct{}), added: make(chan struct{}, 1),
 		pool: sync.Pool{New: func() any { return &request{done: make(chan struct{}, 1)} }}}
 }
 
@@ -228,7 +229,19 @@ func (k *Marker) send(epoch uint64) error {
 		return explain(fmt.Sprintf("marking %d addresses", len(k.batch)), err)
 	}
 	k.ledger.record(epoch, k.batch)
+	k.tellNew()
 	return nil
+}
+
+// tellNew says that addresses are a tunnel's that were not. Its caller holds
+// commits.
+func (k *Marker) tellNew() {
+	if slices.ContainsFunc(k.batch, func(p pending) bool { return !p.found && k.ledger.isTunnels(p.key) }) {
+		select {
+		case k.added <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // lengthen keeps a mark that the ledger does not know, of an earlier run of the

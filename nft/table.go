@@ -88,6 +88,7 @@ func Open(ctx context.Context, o Options) (*Table, error) {
 	}
 	t.tasks.Go(t.marker.run)
 	t.tasks.Go(t.refill)
+	t.tasks.Go(t.reviseFlows)
 	return t, nil
 }
 

@@ -197,38 +197,6 @@ func TestMarksThatOthersDeletedComeBack(t *testing.T) {
 	back()
 }
 
-// A reload turns the rules of addresses around. Flows stay where they are; new
-// ones go the new way; and back again.
-func TestFlowsKeepTheirPathWhenAReloadTurnsTheirRule(t *testing.T) {
-	w := started(t)
-	to := []netip.Addr{lab.AbroadWebV4, lab.AbroadWebV6, lab.HomeWebV4, lab.HomeWebV6}
-	flows := w.keep(to...)
-	turned := strings.Replace(w.config, `{ match = ["private", "home"], via = "direct" }`, `{ match = "private", via = "direct" },
-  { match = "home", via = "wg0" }`, 1)
-	turned = strings.Replace(turned, `{ match = "*",                 via = "wg0" }`, `{ match = "*", via = "direct" }`, 1)
-	w.reload(turned)
-	w.goesOn("after the rules were turned", 2*time.Second, flows)
-	w.noLeaks()
-	for _, a := range to {
-		want := "direct"
-		if lab.IsHome(a) {
-			want = "tunnel"
-		}
-		for _, from := range []*lab.Namespace{w.Client, w.Gateway.Namespace} {
-			if err := w.carries(from, a, want, 0); err != nil {
-				t.Errorf("a new flow from %s to %s: %v", from.Name, a, err)
-			}
-		}
-	}
-	w.Sniffer.Reset() // what went direct now was meant to
-	w.reload(w.config)
-	w.goesOn("after the rules were turned back", 500*time.Millisecond, flows)
-	for _, from := range []*lab.Namespace{w.Client, w.Gateway.Namespace} {
-		w.bothWays(from, 0)
-	}
-	w.noLeaks()
-}
-
 // reload makes the daemon run by config.
 func (w *world) reload(config string) {
 	w.t.Helper()
