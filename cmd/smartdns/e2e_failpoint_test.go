@@ -34,15 +34,8 @@ const someFailpoints = 11
 // a start or a stop that is cut short locks as much as it has come to
 // (SECURITY C-01).
 func TestKilledBeforeAnyChange(t *testing.T) {
-	w := newWorld(t)
-	near := filepath.Join(t.TempDir(), "near.txt")
-	if err := os.WriteFile(near, []byte("39.156.0.0/16\n223.5.5.0/24\n119.29.29.0/24\n2400:da00::/32\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	w.config += fmt.Sprintf("\n[list.near]\nfile = %q\nregion = \"CN\"\n\n[geo]\nsources = [\"list:near\"]\n", near)
-	w.config = inTable(w.config, "[listen]", "system = true")
-	k := &killed{world: w, first: w.config}
-	k.second = strings.Replace(w.config, "[side.domestic]", w.secondTunnel()+"[side.domestic]", 1)
+	k := newKilled(t)
+	k.second = strings.Replace(k.first, "[side.domestic]", k.secondTunnel()+"[side.domestic]", 1)
 	k.second = strings.Replace(k.second, `{ match = "*",                 via = "wg0" }`, `{ match = "198.51.100.0/24", via = "wg1" }, { match = "*", via = "wg0" }`, 1)
 	k.traffic()
 
@@ -55,10 +48,7 @@ func TestKilledBeforeAnyChange(t *testing.T) {
 		k.cleanup("after a clean start")
 	}
 
-	stride := someFailpoints
-	if *allFailpoints {
-		stride = 1
-	}
+	stride := stride()
 	left := map[string]bool{"start": true, "stop": true, "reload": true}
 	for n, round := 0, 0; len(left) > 0; n, round = n+stride, round+1 {
 		if left["start"] && !k.start(n, round) {
@@ -80,12 +70,78 @@ func TestKilledBeforeAnyChange(t *testing.T) {
 	}
 }
 
+// With the kill switch closed nothing of the tunnel's leaves by the uplink, with
+// no daemon, one that was killed before any change of its start or its stop, or
+// the next one, until smartdns down (SECURITY C-01, 6.4).
+func TestStrictKilledBeforeAnyChange(t *testing.T) {
+	k := newKilled(t)
+	k.first = strictly(k.first)
+	k.none = k.state()
+	if err := k.Gateway.WriteConfig(k.first); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := k.cli("lockdown"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	k.traffic()
+	k.Sniffer.Reset()
+	g, p := k.launch(k.first, -1)
+	k.ready(p)
+	k.clean = k.settled(p)
+	k.end(g, p)
+	for n, more := 0, true; more && !t.Failed(); n += stride() {
+		g, p := k.launch(k.first, n)
+		what, moreOfStart := k.lastOr(g, p, func() bool { return slices.Contains(p.Notices(), "READY=1") })
+		k.noLeaks()
+		g, p = k.launch(k.first, -1)
+		k.ready(p)
+		k.is("killed in the start before "+what, p, k.clean)
+		g.Limit(n)
+		if err := p.Signal(unix.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		what, more = k.last(g, p)
+		more = more || moreOfStart
+		k.noLeaks()
+		g, p = k.launch(k.first, -1)
+		k.ready(p)
+		k.is("killed in the stop before "+what, p, k.clean)
+		k.end(g, p)
+		k.noLeaks()
+	}
+	t.Logf("killed before %d changes", k.count)
+	if out, err := k.cli("down"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	k.same("after down", k.state(), k.none)
+}
+
+// stride is how many changes there are from one kill to the next.
+func stride() int {
+	if *allFailpoints {
+		return 1
+	}
+	return someFailpoints
+}
+
 // killed is a world whose daemon is killed.
 type killed struct {
 	*world
 	first, second        string // files
 	none, clean, changed map[string]string
 	gates, count         int
+}
+
+// newKilled has few prefixes at home, since all that the kernel has is compared
+// time and again.
+func newKilled(t *testing.T) *killed {
+	w := newWorld(t)
+	near := filepath.Join(t.TempDir(), "near.txt")
+	if err := os.WriteFile(near, []byte("39.156.0.0/16\n223.5.5.0/24\n119.29.29.0/24\n2400:da00::/32\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	config := w.config + fmt.Sprintf("\n[list.near]\nfile = %q\nregion = \"CN\"\n\n[geo]\nsources = [\"list:near\"]\n", near)
+	return &killed{world: w, first: inTable(config, "[listen]", "system = true")}
 }
 
 // start kills a daemon that starts, before its n-th change. It reports whether
