@@ -8,6 +8,7 @@ import (
 	"hash/fnv"
 	"iter"
 	"maps"
+	"net/netip"
 	"reflect"
 	"slices"
 
@@ -138,7 +139,7 @@ func pinnedTo(path routing.Path, rules []*ruleEntries) pinned {
 // names that it pinned still are.
 func (e *engine) settle(ctx context.Context, before *Parts) {
 	now := e.parts
-	if e.table == nil || maps.EqualFunc(before.Pins, now.Pins, pinned.equal) && reflect.DeepEqual(before.Sets, now.Sets) && slices.EqualFunc(before.Tunnels, now.Tunnels, sameOwn) {
+	if e.table == nil || !rewritten(before, now) && maps.EqualFunc(before.Pins, now.Pins, pinned.equal) && reflect.DeepEqual(before.Sets, now.Sets) {
 		return
 	}
 	all, err := e.table.Marks(ctx)
@@ -160,7 +161,8 @@ func (e *engine) settle(ctx context.Context, before *Parts) {
 		}
 	}
 	if rewritten(before, now) {
-		e.repairFlows(ctx, decided{before, had}, decided{now, has})
+		mac := func(a netip.Addr) routing.MAC { return e.who.client(netip.AddrPort{}, a).MAC }
+		e.repairFlows(ctx, decided{before, had, mac}, decided{now, has, mac})
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"smartdns/configs"
 	"smartdns/geo"
+	"smartdns/nft"
 	"smartdns/resolver/policy"
 	"smartdns/routing"
 )
@@ -21,14 +22,13 @@ func (e *engine) repairFlows(ctx context.Context, before, now decided) {
 		of[field.Tunnel(n)], of[field.Stood(n)] = p, p
 	}
 	never, l := e.never.Load(), e.shown.Load().live
-	n, err := e.table.TurnFlows(ctx, func(to netip.Addr, value uint32) (uint32, bool) {
-		to = to.Unmap()
-		has, ours := of[value]
-		if !ours || never.Reason(to) != "" {
+	n, err := e.table.TurnFlows(ctx, func(f nft.Flow) (uint32, bool) {
+		has, ours := of[f.Value]
+		if !ours || never.Reason(f.To) != "" {
 			return 0, false
 		}
-		want := now.path(to)
-		if want == has || want == before.path(to) {
+		want := now.path(f.From, f.To)
+		if want == has || want == before.path(f.From, f.To) {
 			return 0, false
 		}
 		switch by := e.parts.via(l, want); {
@@ -54,7 +54,9 @@ func rewritten(before, now *Parts) bool {
 	sameEntry := func(a, b configs.GeoEntry) bool { return a.Prefix == b.Prefix && a.List == b.List }
 	sameMatch := func(a, b configs.AddressRule) bool { return a.Via == b.Via && slices.Equal(a.Match, b.Match) }
 	sameVia := func(a, b configs.NameRule) bool { return a.Via == b.Via && a.Text == b.Text }
+	sameClients := func(a, b configs.ClientRule) bool { return a.Via == b.Via && a.Text == b.Text }
 	return was.Decide.Home != is.Decide.Home ||
+		!slices.EqualFunc(was.Decide.Clients, is.Decide.Clients, sameClients) ||
 		!slices.EqualFunc(was.Decide.Addresses, is.Decide.Addresses, sameMatch) ||
 		!slices.EqualFunc(was.Decide.Names, is.Decide.Names, sameVia) ||
 		!slices.Equal(was.Geo.Sources, is.Geo.Sources) ||
@@ -68,22 +70,30 @@ type marked map[netip.Addr][]routing.Path
 
 func (m marked) add(mark routing.Mark) { m[mark.Addr] = append(m[mark.Addr], mark.Path) }
 
-// decided is what a new flow meets: the file and the marks.
+// decided is what a new flow meets: the file, the marks, and who it comes from.
 type decided struct {
 	parts *Parts
 	marks marked
+	mac   func(netip.Addr) routing.MAC
 }
 
-// path says which way a new flow to an address goes, in the order of our
-// table's rules.
-func (d decided) path(a netip.Addr) routing.Path {
-	v := d.parts.Geo.Lookup(a)
-	path, rule := d.parts.pathOf(v, a)
+// path says which way a new flow goes, in the order of our table's rules.
+func (d decided) path(from, to netip.Addr) routing.Path {
+	v := d.parts.Geo.Lookup(to)
+	if v.Region != geo.Private {
+		for _, r := range d.parts.Config.Decide.Clients {
+			if slices.ContainsFunc(r.Match.Prefixes, func(p netip.Prefix) bool { return p.Contains(from) }) ||
+				len(r.Match.MACs) > 0 && slices.Contains(r.Match.MACs, d.mac(from)) {
+				return r.Via
+			}
+		}
+	}
+	path, rule := d.parts.pathOf(v, to)
 	if d.parts.precedesMarks(rule, v) {
 		return path
 	}
 	for _, p := range append(paths(d.parts), routing.Direct) {
-		if slices.Contains(d.marks[a], p) {
+		if slices.Contains(d.marks[to], p) {
 			return p
 		}
 	}

@@ -89,16 +89,15 @@ func (w whichFlows) ask(m *messages) {
 	m.end()
 }
 
-// turnFlows gives flows another value of the field. decide is told where a flow
-// leads, as the rules see it, and its value now; it says which value it should
-// have, ok = false for "as it is". It returns how many it turned.
+// turnFlows gives flows another value of the field. decide says which value one
+// should have, ok = false for "as it is". It returns how many it turned.
 //
 // An entry that was deleted instead would come back as a flow from outside if
 // the other end is the first to send, and be answered the way it came. Where
 // somebody translated the source that cannot be, and a translation would outlive
 // the turn: such entries are deleted. So are those that nobody has answered:
 // their next packet is that of a new flow.
-func turnFlows(c *conn, which whichFlows, field uint32, decide func(to netip.Addr, value uint32) (uint32, bool)) (n int, err error) {
+func turnFlows(c *conn, which whichFlows, field uint32, decide func(Flow) (value uint32, ok bool)) (n int, err error) {
 	type entry struct {
 		family  byte
 		tuple   []byte // CTA_TUPLE_ORIG
@@ -112,13 +111,14 @@ func turnFlows(c *conn, which whichFlows, field uint32, decide func(to netip.Add
 			return nil
 		}
 		mark, status := be32(find(b[genLen:], ctaMark)), be32(find(b[genLen:], ctaStatus))
-		to, ok := source(find(b[genLen:], ctaTupleReply))
-		if !ok || !which.has(mark, status) {
+		original := find(b[genLen:], ctaTupleOrig)
+		from, ok := source(original)
+		to, answers := source(find(b[genLen:], ctaTupleReply))
+		if !ok || !answers || !which.has(mark, status) {
 			return nil
 		}
-		if value, ok := decide(to, mark&field); ok && value != mark&field {
-			original := slices.Clone(find(b[genLen:], ctaTupleOrig))
-			found = append(found, entry{b[0], original, value, which.unanswered || status&statusSourceNAT != 0})
+		if value, ok := decide(Flow{from, to, mark & field}); ok && value != mark&field {
+			found = append(found, entry{b[0], slices.Clone(original), value, which.unanswered || status&statusSourceNAT != 0})
 		}
 		return nil
 	})

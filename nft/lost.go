@@ -184,8 +184,8 @@ func (t *Table) heal() error {
 			to[a] = marks[p]
 		}
 		for _, mark := range []uint32{0, field.Value(routing.MarkDirect)} {
-			if _, err := turnFlows(t.flows, whichFlows{mark: mark, mask: uint32(field)}, uint32(field), func(a netip.Addr, _ uint32) (uint32, bool) {
-				value, ok := to[a]
+			if _, err := turnFlows(t.flows, whichFlows{mark: mark, mask: uint32(field)}, uint32(field), func(f Flow) (uint32, bool) {
+				value, ok := to[f.To]
 				return value, ok
 			}); err != nil {
 				return fmt.Errorf("ending flows that began without their marks: %w", err)

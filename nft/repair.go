@@ -22,22 +22,28 @@ import (
 //     yet: they have no path to keep (reviseFlows)
 //   - those that the caller says to be the user's will (TurnFlows)
 
+// A Flow is an entry of conntrack, as the rules that decide see it.
+type Flow struct {
+	From  netip.Addr // who began it, before all translations
+	To    netip.Addr // where it leads, after them
+	Value uint32     // of the field: its path
+}
+
 // TurnFlows gives flows another path. It calls decide for every flow that has a
-// value of the field, with where the flow leads, after all translations, and
-// that value; decide returns the one that it should have, or false to leave the
-// flow alone. A flow that is turned into a tunnel, or whose source address was
+// path; decide returns the value of the field that it should have, or false to
+// leave it alone. A flow that is turned into a tunnel, or whose source address was
 // translated, ends: its sender is told so with its next packet, or that packet
 // is the first of a new flow. It returns how many flows it turned.
-func (t *Table) TurnFlows(ctx context.Context, decide func(to netip.Addr, value uint32) (uint32, bool)) (n int, err error) {
+func (t *Table) TurnFlows(ctx context.Context, decide func(Flow) (value uint32, ok bool)) (n int, err error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
 	field, _ := t.ledger.tunnelMarks()
-	n, err = turnFlows(t.flows, whichFlows{}, uint32(field), func(to netip.Addr, value uint32) (uint32, bool) {
-		if value == 0 {
+	n, err = turnFlows(t.flows, whichFlows{}, uint32(field), func(f Flow) (uint32, bool) {
+		if f.Value == 0 {
 			return 0, false
 		}
-		return decide(to, value)
+		return decide(f)
 	})
 	return n, explain("turning flows", err)
 }
@@ -71,8 +77,8 @@ func (t *Table) reviseFlows() {
 func (t *Table) revise() error {
 	field, marks := t.ledger.tunnelMarks()
 	direct := whichFlows{mark: field.Value(routing.MarkDirect), mask: uint32(field), unanswered: true}
-	_, err := turnFlows(t.flows, direct, uint32(field), func(to netip.Addr, _ uint32) (uint32, bool) {
-		p := t.ledger.tunnelOf(to)
+	_, err := turnFlows(t.flows, direct, uint32(field), func(f Flow) (uint32, bool) {
+		p := t.ledger.tunnelOf(f.To)
 		return marks[p], p.IsTunnel()
 	})
 	return err

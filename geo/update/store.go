@@ -225,7 +225,13 @@ func (s store) replace(fill func(*os.File) (record, error)) error {
 // keepPrevious gives the current content a second name.
 func (s store) keepPrevious() error {
 	next := wholefile.Temporary(s.path(previousName))
-	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	remove := func() error {
+		if err := os.Remove(next); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	if err := remove(); err != nil {
 		return err
 	}
 	err := os.Link(s.path(currentName), next)
@@ -234,6 +240,9 @@ func (s store) keepPrevious() error {
 	}
 	if err == nil {
 		err = os.Rename(next, s.path(previousName))
+	}
+	if err == nil {
+		err = remove() // a rename onto another name of the same file does nothing
 	}
 	if err != nil {
 		return fmt.Errorf("keeping the previous version: %w", err)
