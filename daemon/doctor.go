@@ -36,6 +36,7 @@ type host struct {
 	listen    []netip.AddrPort // where we are to take queries
 	sockets   []server.Holder  // who does at port 53
 	running   bool             // a daemon of ours does
+	beside    neighbours       // chains of others
 	flow      []string         // flowtables
 	files     []fileFacts      // that hold secrets
 	now       time.Time
@@ -105,7 +106,8 @@ func diagnose(h host) []api.Finding {
 	}
 	for _, f := range h.flow {
 		if len(h.config.tunnels) > 0 {
-			warn("nft delete flowtable "+f, "flowtable %s carries established connections past our marks: they may leave another way than they began (its rules with \"flow add\" go first)", f)
+			whose, fix := h.beside.flowtable(f)
+			warn(fix, "flowtable %s%s carries established connections past our marks: they may leave another way than they began", f, whose)
 		}
 	}
 	if c := h.config; c.system && c.asked && !h.running {
@@ -149,12 +151,6 @@ func conflictFix(c routing.Condition) string {
 	}
 	if _, fix, ok := strings.Cut(c.Text, "put it back: "); ok {
 		return fix
-	}
-	if rule, ok := strings.CutPrefix(c.Text, `"`); ok && c.Kind == routing.ForeignRuleFirst {
-		rule, _, _ = strings.Cut(rule, `"`)
-		if ip, rest, ok := strings.Cut(rule, " rule "); ok {
-			return ip + " rule del " + rest
-		}
 	}
 	return ""
 }

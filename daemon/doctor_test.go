@@ -40,8 +40,10 @@ func TestDoctorJudges(t *testing.T) {
 		"other address": {func(h *host) {
 			h.sockets = []server.Holder{{Addr: at("127.0.0.53:53"), PID: 7, Name: "systemd-resolve"}}
 		}, ""},
-		"ourselves":  {func(h *host) { h.running = true; h.sockets = []server.Holder{{Addr: at("127.0.0.1:53"), PID: 7}} }, ""},
-		"rule first": {func(h *host) { h.conflicts = []routing.Condition{{Kind: routing.ForeignRuleFirst, Text: rule}} }, "warning|comes before|ip rule del pref 100 lookup 200"},
+		"ourselves": {func(h *host) { h.running = true; h.sockets = []server.Holder{{Addr: at("127.0.0.1:53"), PID: 7}} }, ""},
+		"rule first": {func(h *host) {
+			h.conflicts = []routing.Condition{{Kind: routing.ForeignRuleFirst, Text: rule, Fix: "ip rule add"}}
+		}, "warning|comes before|ip rule add"},
 		"other WireGuard": {func(h *host) {
 			h.links = []routing.Iface{{Link: routing.Link{Name: "wg9", Up: true}, Kind: "wireguard"}}
 		}, "warning|wg9|wg-quick down wg9"},
@@ -105,7 +107,8 @@ ip addr add 192.168.8.1/24 dev lan0
 ip link set lan0 up
 ip rule add pref 100 lookup 51820
 ip route add default dev lan0 table 51820
-nft 'table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; ct state established accept; }; }'`)
+nft 'table ip filter { chain ufw-before-forward { ct state established accept; }; chain FORWARD { type filter hook forward priority 0; policy drop; jump ufw-before-forward; }; }
+table inet shop { chain forward { type filter hook forward priority 0; policy drop; jump wan; }; chain wan { oifname "wg0" accept; }; }'`)
 		c, err := net.ListenPacket("udp", "127.0.0.1:53")
 		if err != nil {
 			t.Error(err)
@@ -121,13 +124,26 @@ nft 'table ip filter { chain FORWARD { type filter hook forward priority 0; poli
 		if entries, err := os.ReadDir(dir); err != nil || len(entries) != 2 {
 			t.Errorf("files were made: %v, %v", entries, err)
 		}
-		for _, want := range []string{"port 53 of 127.0.0.1 is taken by ", "chain ip filter FORWARD drops", `"ip rule pref 100 lookup 51820" comes before`} {
+		for _, want := range []string{"port 53 of 127.0.0.1 is taken by ", "chain ip filter FORWARD of ufw drops", `"ip rule pref 100 lookup 51820" comes before`} {
 			if !slices.ContainsFunc(d.Findings, func(f api.Finding) bool { return strings.Contains(f.What, want) && f.Fix != "" }) {
 				t.Errorf("not found: %s", want)
 			}
 		}
 		if d.Fine {
 			t.Error("it is all fine")
+		}
+		for _, f := range d.Findings {
+			switch {
+			case strings.Contains(f.What, "inet shop"):
+				t.Errorf("a chain that jumps to one for the tunnel: %s", f.What)
+			case strings.Contains(f.What, "of ufw") && f.Fix != "ufw route allow in on lan0 out on wg0":
+				t.Errorf("ufw would forget: %s", f.Fix)
+			case strings.Contains(f.What, "rule pref 100"):
+				sh(f.Fix)
+				if now := sh("ip rule"); !strings.Contains(now, "5200:\tfrom all lookup 51820") || strings.Contains(now, "100:\t") {
+					t.Errorf("%s makes\n%s", f.Fix, now)
+				}
+			}
 		}
 		for _, f := range d.Findings {
 			if strings.Contains(f.What, "reading ") || strings.Contains(f.What, "trying the kernel") || strings.Contains(f.What, "does not take") {

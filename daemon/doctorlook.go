@@ -99,13 +99,20 @@ func (h *host) look(ctx context.Context, o Options, p *Parts) error {
 	if len(p.Tunnels) == 0 {
 		return nil
 	}
-	h.conflicts = routing.Conflicts(p.input(l), facts)
+	for _, c := range routing.Conflicts(p.input(l), facts) {
+		h.conflicts = append(h.conflicts, contend(c, facts))
+	}
 	if !facts.IPv6 {
 		h.found = append(h.found, api.Finding{Severity: severityWarning, Fix: "sysctl -w net.ipv6.conf.all.disable_ipv6=0",
 			What: "the kernel has no IPv6: names get no use from their AAAA answers"})
 	}
 	h.failed("trying the kernel", h.tryKernel(ctx, o, p, l))
 	h.failed("reading nftables", withTable(ctx, func(t *nft.Table) error {
+		chains, err := t.Foreign(ctx)
+		if err != nil {
+			return err
+		}
+		h.beside = chains
 		flow, err := t.Flowtables(ctx)
 		h.flow = othersFlowtables(flow)
 		lan := p.Config.Listen.LAN
@@ -116,8 +123,8 @@ func (h *host) look(ctx context.Context, o Options, p *Parts) error {
 			var gates []nft.Gate
 			gates, err = t.Gates(ctx, path, lan)
 			for _, g := range gates {
-				h.found = append(h.found, api.Finding{Severity: severityError, Fix: strings.Join(g.Fix(), "; "),
-					What: fmt.Sprintf("chain %s drops what goes from the LAN to %s: our accept does not overrule it", g, path)})
+				what, fix := h.beside.gate(g, lan, path)
+				h.found = append(h.found, api.Finding{Severity: severityError, What: what, Fix: fix})
 			}
 		}
 		return err

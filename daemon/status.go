@@ -125,7 +125,9 @@ func (e *engine) conditions(v *view, s api.Status) []api.Condition {
 	if c, ok := readFlows(conntrackDir).condition(); ok {
 		all = append(all, c)
 	}
-	for _, c := range e.routes.Status().Conditions {
+	seen := e.routes.Status()
+	for _, c := range seen.Conditions {
+		c = contend(c, seen.Facts)
 		severity := severityWarning
 		if c.Kind == routing.ApplyFailed || c.Kind == routing.ObserveFailed || c.Kind == routing.Fighting {
 			severity = severityError

@@ -184,14 +184,16 @@ func gateConditions(ctx context.Context, v *view) []api.Condition {
 	var all []api.Condition
 	for _, p := range paths(v.parts) {
 		gates, err := v.table.Gates(ctx, p, lan)
+		var chains neighbours
+		if err == nil && len(gates) > 0 {
+			chains, err = v.table.Foreign(ctx)
+		}
 		if err != nil {
 			return append(all, api.Condition{Severity: severityWarning, What: err.Error()})
 		}
 		for _, g := range gates {
-			all = append(all, api.Condition{
-				Severity: severityWarning, Fix: strings.Join(g.Fix(), "; "),
-				What: fmt.Sprintf("chain %s drops what goes from the LAN to %s: our accept does not overrule it", g, p),
-			})
+			what, fix := chains.gate(g, lan, p)
+			all = append(all, api.Condition{Severity: severityWarning, What: what, Fix: fix})
 		}
 	}
 	return all

@@ -15,8 +15,8 @@ import (
 
 // A Gate is a chain of somebody else's that drops what is forwarded unless it
 // knows it: a policy of drop, or a last rule that drops or rejects everything.
-// Our accept does not overrule it. One that names the tunnel is taken to let it
-// through.
+// Our accept does not overrule it. One with the tunnel's name in its table is
+// taken to let it through.
 type Gate struct {
 	Family, Table, Chain string
 	tunnel               routing.Path
@@ -82,14 +82,18 @@ func (r *reader) gates(tunnel routing.Path) ([]Gate, error) {
 	device := append([]byte(tunnel), 0)
 	err = r.dumpAll(unix.NFT_MSG_GETRULE, func() {}, func(family uint8, b []byte) {
 		table, chain := text(find(b, unix.NFTA_RULE_TABLE)), text(find(b, unix.NFTA_RULE_CHAIN))
-		i := slices.IndexFunc(chains, func(c forwardChain) bool {
-			return c.Family == familyName(family) && c.Table == table && c.Chain == chain
-		})
-		if i < 0 {
-			return
+		expressions := find(b, unix.NFTA_RULE_EXPRESSIONS)
+		for i := range chains {
+			c := &chains[i]
+			if c.Family != familyName(family) || c.Table != table {
+				continue
+			}
+			if c.Chain == chain {
+				c.last = slices.Clone(expressions)
+			}
+			// Firewalls jump to chains of their own for each interface.
+			c.named = c.named || bytes.Contains(expressions, device)
 		}
-		chains[i].last = slices.Clone(find(b, unix.NFTA_RULE_EXPRESSIONS))
-		chains[i].named = chains[i].named || bytes.Contains(chains[i].last, device)
 	})
 	var gates []Gate
 	for _, c := range chains {

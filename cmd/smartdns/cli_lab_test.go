@@ -353,6 +353,17 @@ func TestKeysAreNowhere(t *testing.T) {
 		out, err := w.cli(append(strings.Fields(args), "-v")...)
 		none("smartdns "+args, fmt.Sprint(out, err))
 	}
+	bundle := filepath.Join(t.TempDir(), "bundle.tar.gz")
+	_, _ = w.cli("doctor", "--bundle", bundle) // what it finds is not the question
+	listed, err := exec.Command("tar", "-tzf", bundle).Output()
+	if err != nil || strings.Count(string(listed), "\n") < 12 || !strings.Contains(string(listed), "/status.json\n") || !strings.Contains(string(listed), "/tunnels/wg0.conf\n") {
+		t.Errorf("the bundle: %v\n%s", err, listed)
+	}
+	content, err := exec.Command("tar", "-xzOf", bundle).Output()
+	if err != nil || !strings.Contains(string(content), "PublicKey = ") || !strings.Contains(string(content), "nft -f -") || strings.Contains(string(content), "\nnot read: ") {
+		t.Errorf("the bundle: %v\n%s", err, content)
+	}
+	none("the bundle", string(content))
 	for _, path := range []string{"cmdline", "environ"} {
 		out, err := w.Gateway.Exec(w.context(5*time.Second), "cat", fmt.Sprintf("/proc/%d/%s", w.daemon.Pid(), path))
 		if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -10,16 +11,28 @@ import (
 )
 
 func (a *app) doctorCommand() *cobra.Command {
-	return a.withJSON(&cobra.Command{
+	var bundle string
+	c := a.withJSON(&cobra.Command{
 		Use:   "doctor",
 		Short: "what on this host would get in the way, and the fix",
-		Long:  "Looks for what on this host would get in the way: firewalls and rules of others,\nwho has port 53, what the kernel lacks, the configuration, lists, files of keys,\nthe clock, disk and memory. Below each finding is a command or a line of the\nfile that mends it. Changes nothing, and needs no daemon. Exit 1 if\na finding breaks something.",
+		Long:  "Looks for what on this host would get in the way: firewalls and rules of others,\nwho has port 53, what the kernel lacks, the configuration, lists, files of keys,\nthe clock, disk and memory. Below each finding is a command or a line of the\nfile that mends it. Changes nothing, and needs no daemon. Exit 1 if\na finding breaks something. With\n--bundle, all that somebody who helps has to know is written into a file, without\nkeys and passwords.",
 		Args:  usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			d := daemon.Doctor(c.Context(), a.options())
+			if bundle == "" {
+				d := daemon.Doctor(c.Context(), a.options())
+				return errors.Join(show(a, d, a.out.diagnosis), no(d.Fine))
+			}
+			d, err := daemon.Bundle(c.Context(), a.options(), bundle)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(a.errs, "wrote "+bundle+": no keys are in it, but addresses and names are; look before you pass it on")
 			return errors.Join(show(a, d, a.out.diagnosis), no(d.Fine))
 		},
 	})
+	c.Flags().StringVar(&bundle, "bundle", "", "also write `FILE`, a tar.gz of status, plan, rules, parameters and files without secrets")
+	_ = c.MarkFlagFilename("bundle")
+	return c
 }
 
 // diagnosis prints each finding with its fix below it.
