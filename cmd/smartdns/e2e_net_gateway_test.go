@@ -94,10 +94,10 @@ func named(names ...string) func(lab.Packet) bool {
 // A gateway whose clients shall ask nobody else. Names are asked where they
 // belong, over every transport and of every type: those of the foreign side and
 // unknown ones never on the uplink, where a sniffer reads what the questions
-// say, those of the domestic side never in the tunnel (SECURITY L-03, L-04).
-// What a resolver asks beside that stays inside, too: the tunnel's addresses,
-// servers of zones (L-05). And what clients would ask past us fails at once,
-// while this host may (L-07). 120 names of each class on each transport stand for
+// say, those of the domestic side never in the tunnel. What a resolver asks
+// beside that stays inside, too: the tunnel's addresses, servers of zones. And
+// what clients would ask past us fails at once, while this host may (SECURITY
+// L-03, L-04, L-05, L-07). 120 names of each class on each transport stand for
 // the 5,000 of the catalogue.
 func TestGatewayThatClientsCannotAskPast(t *testing.T) {
 	w := newWorld(t)

@@ -144,7 +144,8 @@ func TestKillSwitch(t *testing.T) {
 }
 
 // discreet checks that nobody on the uplink learns the tunnel's address by ARP,
-// and that a program without the right to mark packets cannot (L-14, L-15).
+// and that a program without the right to mark packets cannot (SECURITY L-14,
+// L-15).
 func (w *world) discreet() {
 	w.t.Helper()
 	const link = "gw0" // the ISP's end of the uplink

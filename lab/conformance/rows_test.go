@@ -19,7 +19,7 @@ func TestRowsAreShownWhereREADMESays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rowName := regexp.MustCompile(`\b[PSR]-\d\d\b`)
+	rowName := regexp.MustCompile(`\b[PSRNFLCU]-\d\d\b`)
 	said := map[string][]string{}
 	for line := range strings.Lines(string(table)) {
 		cells := strings.Split(line, "|")
@@ -54,7 +54,7 @@ func TestRowsAreShownWhereREADMESays(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, elsewhere, _ := strings.Cut(string(table), "\nNot here: ")
-	for group, last := range map[string]int{"P": 21, "S": 22, "R": 27} {
+	for group, last := range map[string]int{"P": 21, "S": 22, "R": 27, "N": 25, "F": 37, "L": 16, "C": 11, "U": 12} {
 		for i := range last {
 			row := fmt.Sprintf("%s-%02d", group, i+1)
 			if (said[row] == nil) != strings.Contains(elsewhere, row) {
