@@ -42,8 +42,8 @@ func onThread(f func()) {
 	<-done
 }
 
-// newNamespace makes a namespace with lo up. With etc, it also has a /etc of
-// its own, in which resolv.conf is a plain file that names nameserver.
+// newNamespace makes a namespace with lo up. With etc, it also has a
+// /etc and a /var/lib of its own, in which resolv.conf is a plain file that names nameserver.
 func newNamespace(name, nameserver string, etc bool) (*Namespace, error) {
 	n := &Namespace{Name: name, net: netns.None()}
 	var err error
@@ -79,6 +79,9 @@ func (n *Namespace) unshare(nameserver string, etc bool) error {
 		if err := privateEtc("nameserver " + nameserver + "\n"); err != nil {
 			return err
 		}
+		// What a daemon keeps where it does by default is that host's. Where the
+		// kernel gives no overlay, those that are told no other place share one.
+		_ = overlay("/var/lib", "/run/.lib")
 	}
 	var err error
 	if n.net, err = netns.GetFromPath("/proc/thread-self/ns/net"); err != nil {
@@ -93,24 +96,28 @@ func (n *Namespace) unshare(nameserver string, etc bool) error {
 // privateEtc puts an overlay on /etc, so that a daemon that writes resolv.conf
 // does not write the host's.
 func privateEtc(resolvConf string) error {
-	const base = "/run/.etc"
-	for _, d := range []string{base + "/up", base + "/work"} {
-		if err := os.MkdirAll(d, 0o755); err != nil {
-			return err
-		}
-	}
-	opts := "lowerdir=/etc,upperdir=" + base + "/up,workdir=" + base + "/work"
-	err := unix.Mount("overlay", "/etc", "overlay", 0, opts+",userxattr")
-	if err != nil {
-		err = unix.Mount("overlay", "/etc", "overlay", 0, opts)
-	}
-	if err != nil {
-		return shadowResolvConf(base, resolvConf)
+	if err := overlay("/etc", "/run/.etc"); err != nil {
+		return shadowResolvConf("/run/.etc", resolvConf)
 	}
 	if err := os.Remove("/etc/resolv.conf"); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("replacing resolv.conf: %w", err)
 	}
 	return os.WriteFile("/etc/resolv.conf", []byte(resolvConf), 0o644)
+}
+
+// overlay makes what is written below dir be in base instead.
+func overlay(dir, base string) error {
+	for _, d := range []string{base + "/up", base + "/work"} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return err
+		}
+	}
+	opts := "lowerdir=" + dir + ",upperdir=" + base + "/up,workdir=" + base + "/work"
+	err := unix.Mount("overlay", dir, "overlay", 0, opts+",userxattr")
+	if err != nil {
+		err = unix.Mount("overlay", dir, "overlay", 0, opts)
+	}
+	return err
 }
 
 // shadowResolvConf is for kernels that do not give us an overlay: the file can

@@ -10,12 +10,13 @@ import (
 // answers another address to each question fills no set (SECURITY N-13).
 const MarksPerOwner = 512
 
-// recountEvery is how long an owner that has too many marks waits until those
-// that ended are known to have.
-const recountEvery = time.Minute
+// recountPer is the time between two counts for each claim that is counted: a
+// thousandth of it is spent on counting.
+const recountPer = 10 * time.Microsecond
 
 // A quota counts the marks that each owner asked for. Marks that ended since,
-// or failed, are in it until the next count.
+// or failed, are in it until the next count, which is when an owner has too
+// many.
 type quota struct {
 	used    map[routing.Owner]int
 	counted time.Duration // when, since the ledger's base
@@ -38,7 +39,7 @@ func (l *Ledger) admit(now time.Time, owner routing.Owner, marks []routing.Mark)
 		}
 	}
 	if fresh > 0 && l.owners.used[owner]+fresh > MarksPerOwner {
-		if at-l.owners.counted < recountEvery {
+		if at-l.owners.counted < time.Duration(len(l.claims))*recountPer {
 			return false
 		}
 		if l.recountLocked(at); l.owners.used[owner]+fresh > MarksPerOwner {

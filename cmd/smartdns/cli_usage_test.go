@@ -147,7 +147,7 @@ func TestVersionAndConfigWithoutAFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, out, _ = command(t, "config", "--effective", "-c", file)
-	if !strings.Contains(out, "redirect = false") || !strings.Contains(out, "[side.domestic]") {
+	if !strings.Contains(strings.Join(strings.Fields(out), " "), " redirect = false ") || !strings.Contains(out, "[side.domestic]") {
 		t.Errorf("the effective configuration:\n%s", out)
 	}
 	_, out, _ = command(t, "config", "--json", "-c", file)

@@ -42,7 +42,7 @@ func TestListSwapsMoveAddresses(t *testing.T) {
 	const near = "114.240.0.0/12\n"
 	write("home.txt", near)
 	write("wg0.conf", reloadWireGuard)
-	write("names.txt", "listed.example.net\n")
+	write("names.txt", listedNames())
 	dir := run(t, reloaded(files, 0))
 	control := api.Dial(filepath.Join(dir, "run", "control.sock"))
 	var names []string // whose addresses move
@@ -57,7 +57,7 @@ func TestListSwapsMoveAddresses(t *testing.T) {
 	var clients sync.WaitGroup
 	var asked atomic.Int64
 	begun := time.Now()
-	for i := range 40 {
+	for i := range steadyClients {
 		clients.Go(func() { asked.Add(int64(steady(t, i, stop))) })
 	}
 	pace := time.NewTicker(40 * time.Millisecond)
@@ -84,7 +84,8 @@ func TestListSwapsMoveAddresses(t *testing.T) {
 		before := flowsOn(t, control, "wg0")
 		open(t, moved.Addr().Next())
 		if n := flowsOn(t, control, "wg0") - before; (n == 1) != (path == "wg0") || n > 1 {
-			t.Errorf("after swap %d, a new flow to an address that goes %s made %d on wg0", i, path, n)
+			s, _ := control.Status(t.Context())
+			t.Errorf("after swap %d, a new flow to an address that goes %s made %d on wg0 %+v", i, path, n, s.Counters)
 		}
 		for addr, is := range marksNow(t, control) {
 			if want := map[bool]string{true: path, false: "wg0"}[moved.Contains(addr)]; is != want {
