@@ -71,10 +71,11 @@ func (e *engine) watchLink(t *running) {
 func (e *engine) monitorTunnel(t *running) {
 	ctx, cancel := context.WithCancel(e.ctx)
 	t.stop, t.done = cancel, make(chan struct{})
+	path := t.part.Path // t.part is replaced by reloads, under the monitor's feet
 	t.monitor = wg.NewMonitor(wg.MonitorOptions{
 		Name: string(t.part.Path), Config: t.part.WG, Device: t.device,
 		Probe:    e.probe(t.part.Path),
-		Watchful: func() bool { return e.shown.Load().parts.watchful(t.part.Path) }, Store: e.endpoints, Lookups: e.lookups(), Reach: e.reaches,
+		Watchful: func() bool { return e.shown.Load().parts.watchful(path) }, Store: e.endpoints, Lookups: e.lookups(), Reach: e.reaches,
 		Changed: func(s wg.Status) {
 			e.log.Info("tunnel", "tunnel", s.Name, "state", string(s.State), "endpoint", s.Endpoint.String())
 			e.poke()
