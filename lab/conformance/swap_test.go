@@ -82,7 +82,7 @@ func TestListSwapsMoveAddresses(t *testing.T) {
 			}
 		}
 		before := flowsOn(t, control, "wg0")
-		open(t, moved.Addr().Next())
+		open(t, netip.AddrPortFrom(moved.Addr().Next(), uint16(9000+i)))
 		if n := flowsOn(t, control, "wg0") - before; (n == 1) != (path == "wg0") || n > 1 {
 			s, _ := control.Status(t.Context())
 			t.Errorf("after swap %d, a new flow to an address that goes %s made %d on wg0 %+v", i, path, n, s.Counters)
@@ -99,10 +99,12 @@ func TestListSwapsMoveAddresses(t *testing.T) {
 	t.Logf("%d queries (%.0f/s) and %d swaps in %s", asked.Load(), float64(asked.Load())/took.Seconds(), swaps, took)
 }
 
-// open begins a flow to an address that no answer ever had.
-func open(t *testing.T, to netip.Addr) {
+// open begins a flow to an address that no answer ever had, and a port that is
+// not asked again: the flow of another swap from the same port would still have
+// its path.
+func open(t *testing.T, to netip.AddrPort) {
 	t.Helper()
-	c, err := net.Dial("udp", netip.AddrPortFrom(to, 9).String())
+	c, err := net.Dial("udp", to.String())
 	if err != nil {
 		t.Fatal(err)
 	}
