@@ -9,8 +9,7 @@ import (
 	"smartdns/web/api"
 )
 
-// hijackConditions says which servers answer names that do not exist. Private
-// addresses are those of a network that shows its own page first.
+// hijackConditions says which servers answer names that do not exist.
 func hijackConditions(hijacks []resolver.Hijack) []api.Condition {
 	var all []api.Condition
 	for _, h := range hijacks {

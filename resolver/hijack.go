@@ -3,7 +3,6 @@ package resolver
 import (
 	"context"
 	"net/netip"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -38,10 +37,10 @@ type Hijack struct {
 
 // hijacks finds the servers that answer names that do not exist. While a side
 // is asked whose answers anybody could change, each of its servers is asked
-// once a minute for two names that nobody can have registered. The addresses
-// that both are answered with say nothing of any name: an answer of that side
-// that holds one means NXDOMAIN, is not marked and judges nothing (SECURITY
-// F-08). What a server of one side says changes no answer of another.
+// once a minute for two names that nobody can have registered. Where both have
+// addresses, these say nothing of any name: an answer of that side that holds
+// one means NXDOMAIN, is not marked and judges nothing (SECURITY F-08). What a
+// server of one side says changes no answer of another.
 type hijacks struct {
 	known atomic.Int32 // len of found
 
@@ -162,13 +161,7 @@ func (r *Resolver) testHijack(l *lookup) {
 	}
 	for _, server := range upstream.Members(side.Exchanger) {
 		key := loopKey{l.side, server.String()}
-		go func() {
-			// Nobody above this goroutine would keep a panic from ending the process.
-			defer func() {
-				if p := recover(); p != nil {
-					r.log.Error("resolver: panic in the test of a server", "panic", p, "stack", string(debug.Stack()))
-				}
-			}()
+		r.goTest(func() {
 			var all []netip.Addr
 			for _, top := range []string{"com", "net"} {
 				name := dnsname.FQDN(newToken() + "." + top + ".")
@@ -185,7 +178,7 @@ func (r *Resolver) testHijack(l *lookup) {
 			if r.servers.hijacks.saw(key, all, time.Now()) {
 				r.sealed.Generation().Advance() // what was sealed by another judgement
 			}
-		}()
+		})
 	}
 }
 

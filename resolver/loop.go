@@ -149,18 +149,25 @@ func (r *Resolver) testLoop(l lookup) {
 			name, _ = name.Parent()
 		}
 		msg := wire.AppendQuery(nil, dnsname.FQDN(token+"."+strings.TrimPrefix(string(name), ".")).AppendWire(nil), l.qtype, l.do, l.cd, l.options)
-		go func() {
-			// Nobody above this goroutine would keep a panic from ending the process.
-			defer func() {
-				if p := recover(); p != nil {
-					r.log.Error("resolver: panic in the test of a server", "panic", p, "stack", string(debug.Stack()))
-				}
-			}()
+		r.goTest(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), loopPatience)
 			defer cancel()
 			server.Exchange(ctx, upstream.Query{Msg: msg}) // what it says is of no interest
-		}()
+		})
 	}
+}
+
+// goTest tests a server beside the query that gave the reason. A panic costs the
+// test: nobody above its goroutine would keep it from ending the process.
+func (r *Resolver) goTest(test func()) {
+	go func() {
+		defer func() {
+			if p := recover(); p != nil {
+				r.log.Error("resolver: panic in the test of a server", "panic", p, "stack", string(debug.Stack()))
+			}
+		}()
+		test()
+	}()
 }
 
 // newToken returns a label that nobody can guess.
