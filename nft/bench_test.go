@@ -63,7 +63,7 @@ func BenchmarkMark(b *testing.B) {
 				for b.Loop() {
 					n++
 					marks[0] = routing.Mark{Addr: nth(n), Path: "wg0", Life: time.Hour}
-					if _, err := table.Marker().Mark(context.Background(), marks); err != nil {
+					if _, err := table.Marker().Mark(context.Background(), 0, marks); err != nil {
 						b.Error(err)
 						return
 					}
@@ -84,7 +84,7 @@ func BenchmarkMark(b *testing.B) {
 								return
 							}
 							marks[0] = routing.Mark{Addr: nth(n), Path: "wg0", Life: time.Hour}
-							if _, err := table.Marker().Mark(context.Background(), marks); err != nil {
+							if _, err := table.Marker().Mark(context.Background(), 0, marks); err != nil {
 								b.Error(err)
 								return
 							}
@@ -99,7 +99,7 @@ func BenchmarkMark(b *testing.B) {
 				marks := []routing.Mark{{Addr: nth(1), Path: "wg0", Life: time.Hour}}
 				b.ReportAllocs()
 				for b.Loop() {
-					if _, err := table.Marker().Mark(context.Background(), marks); err != nil {
+					if _, err := table.Marker().Mark(context.Background(), 0, marks); err != nil {
 						b.Error(err)
 						return
 					}

@@ -34,7 +34,7 @@ func marking(t *testing.T, table *nft.Table, f func()) (all []routing.Mark) {
 				}
 				a := netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, uint32(w+1)<<24+uint32(i%50000))))
 				m := []routing.Mark{{Addr: a, Path: "wg0", Life: time.Hour}}
-				if _, err := table.Marker().Mark(context.Background(), m); err != nil {
+				if _, err := table.Marker().Mark(context.Background(), 0, m); err != nil {
 					t.Error(err)
 					return
 				}
@@ -74,7 +74,7 @@ func TestMarksThatOthersTookComeBack(t *testing.T) {
 			inTable(t, nft.Shared, defaultDirectGateway(), func(table *nft.Table) {
 				ctx := context.Background()
 				long := 5 * time.Hour
-				if _, err := table.Marker().Mark(ctx, append(to("wg0", long, foreign4, foreign6, "8.8.4.4"), to(routing.Direct, time.Hour, home4)...)); err != nil {
+				if _, err := table.Marker().Mark(ctx, 0, append(to("wg0", long, foreign4, foreign6, "8.8.4.4"), to(routing.Direct, time.Hour, home4)...)); err != nil {
 					t.Error(err)
 				}
 				if _, err := table.Marker().Forget(ctx, addr("8.8.4.4")); err != nil {
@@ -105,7 +105,7 @@ func TestMarksThatOthersTookComeBack(t *testing.T) {
 // What we deleted ourselves does not come back.
 func TestMarksOfADeletedTableAreGone(t *testing.T) {
 	inTable(t, nft.Shared, gateway(), func(table *nft.Table) {
-		if _, err := table.Marker().Mark(context.Background(), to("wg0", time.Hour, foreign4)); err != nil {
+		if _, err := table.Marker().Mark(context.Background(), 0, to("wg0", time.Hour, foreign4)); err != nil {
 			t.Error(err)
 		}
 		if _, err := table.Delete(context.Background()); err != nil {
@@ -124,7 +124,7 @@ func TestMarksOfAnAdminAreNotShortened(t *testing.T) {
 		for i := range 50 {
 			a := netip.AddrFrom4([4]byte{9, 9, 9, byte(i)}).String()
 			nftOut(t, "add", "element", "inet", "smartdns", "wg0_4", "{ "+a+" timeout 3h }")
-			if _, err := table.Marker().Mark(context.Background(), to("wg0", time.Hour, a)); err != nil {
+			if _, err := table.Marker().Mark(context.Background(), 0, to("wg0", time.Hour, a)); err != nil {
 				t.Error(err)
 			}
 			wantLeft(t, table, a, "wg0", 3*time.Hour)

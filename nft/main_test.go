@@ -35,7 +35,7 @@ func ownForEver() error {
 	if _, err := t.Set(ctx, gateway()); err != nil {
 		return err
 	}
-	if _, err := t.Marker().Mark(ctx, []routing.Mark{{Addr: addr(foreign4), Path: "wg0", Life: 2 * time.Hour}}); err != nil {
+	if _, err := t.Marker().Mark(ctx, 0, []routing.Mark{{Addr: addr(foreign4), Path: "wg0", Life: 2 * time.Hour}}); err != nil {
 		return err
 	}
 	fmt.Println("ready")

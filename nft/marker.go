@@ -70,17 +70,12 @@ func newMarker(c *conn, l *Ledger) *Marker {
 // is renewed when less than that is left, or half an hour where Life is the
 // hour that every TTL up to 50 minutes gets. Other marks are left alone, and
 // none is ever shortened. With an error none of the marks that were missing is
-// there: errors.Is ErrFull, ErrClosed, or the context's.
+// there: errors.Is ErrFull, ErrQuota, ErrClosed, or the context's.
 //
 // An address may have marks for several paths: that of the tunnel that comes
-// first in the file wins, direct wins over none.
-func (k *Marker) Mark(ctx context.Context, marks []routing.Mark) (until time.Time, err error) {
-	return k.MarkFor(ctx, 0, marks)
-}
-
-// MarkFor is Mark on behalf of owner, who has at most MarksPerOwner of them;
-// ErrQuota is the error beyond that.
-func (k *Marker) MarkFor(ctx context.Context, owner routing.Owner, marks []routing.Mark) (until time.Time, err error) {
+// first in the file wins, direct wins over none. The marks are made on behalf of
+// owner, who has at most MarksPerOwner of them. Owner 0 has any number.
+func (k *Marker) Mark(ctx context.Context, owner routing.Owner, marks []routing.Mark) (until time.Time, err error) {
 	if len(marks) == 0 {
 		return time.Time{}, nil
 	}

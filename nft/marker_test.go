@@ -82,7 +82,7 @@ func TestMarkIsRenewedBeforeItIsTooShort(t *testing.T) {
 func TestMarkIsInTheKernelWhenItReturns(t *testing.T) {
 	inTable(t, nft.Owned, gateway(), func(table *nft.Table) {
 		before := time.Now()
-		until, err := table.Marker().Mark(context.Background(), append(to("wg0", routing.MarkLife(5*time.Minute), foreign4), to(routing.Direct, routing.MarkLife(2*time.Hour), home6)...))
+		until, err := table.Marker().Mark(context.Background(), 0, append(to("wg0", routing.MarkLife(5*time.Minute), foreign4), to(routing.Direct, routing.MarkLife(2*time.Hour), home6)...))
 		if err != nil {
 			t.Error(err)
 		}
@@ -104,13 +104,13 @@ func TestMarkIsInTheKernelWhenItReturns(t *testing.T) {
 func TestMarkOfAKnownAddressAsksNobody(t *testing.T) {
 	inTable(t, nft.Owned, gateway(), func(table *nft.Table) {
 		ctx, marks := context.Background(), to("wg0", routing.MarkLife(5*time.Minute), foreign4, foreign6)
-		if _, err := table.Marker().Mark(ctx, marks); err != nil {
+		if _, err := table.Marker().Mark(ctx, 0, marks); err != nil {
 			t.Error(err)
 		}
 		// An admin cannot: only the ledger says that it is there.
 		commits := nft.Commits(table)
 		if n := testing.AllocsPerRun(100, func() {
-			if _, err := table.Marker().Mark(ctx, marks); err != nil {
+			if _, err := table.Marker().Mark(ctx, 0, marks); err != nil {
 				t.Error(err)
 			}
 		}); n != 0 {
@@ -126,7 +126,7 @@ func TestMarkOfAKnownAddressAsksNobody(t *testing.T) {
 func TestMarkIsNeverShortened(t *testing.T) {
 	inTable(t, nft.Owned, gateway(), func(table *nft.Table) {
 		for _, ttl := range []time.Duration{3 * time.Hour, time.Minute, 0} {
-			if _, err := table.Marker().Mark(context.Background(), to("wg0", routing.MarkLife(ttl), foreign4)); err != nil {
+			if _, err := table.Marker().Mark(context.Background(), 0, to("wg0", routing.MarkLife(ttl), foreign4)); err != nil {
 				t.Error(err)
 			}
 			wantLeft(t, table, foreign4, "wg0", 190*time.Minute)
@@ -170,7 +170,7 @@ func TestMarkRefreshesWhatIsOld(t *testing.T) {
 	inTable(t, nft.Shared, r, func(table *nft.Table) {
 		nftOut(t, "add", "element", "inet", "smartdns", "wg0_4", "{ "+foreign4+" timeout 100s, "+home4+" timeout 3h }")
 		for _, a := range []string{foreign4, home4} {
-			if _, err := table.Marker().Mark(context.Background(), to("wg0", routing.MarkLife(0), a)); err != nil {
+			if _, err := table.Marker().Mark(context.Background(), 0, to("wg0", routing.MarkLife(0), a)); err != nil {
 				t.Error(err)
 			}
 		}
@@ -186,7 +186,7 @@ func TestMarkOfTunnelAndDirectCounts(t *testing.T) {
 			if i%2 == 0 {
 				path = routing.Direct
 			}
-			if _, err := table.Marker().Mark(context.Background(), to(path, time.Hour, foreign4)); err != nil {
+			if _, err := table.Marker().Mark(context.Background(), 0, to(path, time.Hour, foreign4)); err != nil {
 				t.Error(err)
 			}
 		}
@@ -204,12 +204,12 @@ func TestMarkIntoAFullSet(t *testing.T) {
 	inTable(t, nft.Owned, r, func(table *nft.Table) {
 		ctx := context.Background()
 		for i := range 62 {
-			if _, err := table.Marker().Mark(ctx, to("wg0", time.Hour, fmt.Sprintf("1.1.1.%d", i))); err != nil {
+			if _, err := table.Marker().Mark(ctx, 0, to("wg0", time.Hour, fmt.Sprintf("1.1.1.%d", i))); err != nil {
 				t.Error(err)
 			}
 		}
 		five := to("wg0", time.Hour, "2.2.2.1", "2.2.2.2", "2.2.2.3", "2.2.2.4", "2.2.2.5")
-		if _, err := table.Marker().Mark(ctx, five); !errors.Is(err, nft.ErrFull) {
+		if _, err := table.Marker().Mark(ctx, 0, five); !errors.Is(err, nft.ErrFull) {
 			t.Errorf("five into two places: %v", err)
 		}
 		for _, m := range five {
@@ -217,13 +217,13 @@ func TestMarkIntoAFullSet(t *testing.T) {
 				t.Errorf("%s is there although its answer failed", m.Addr)
 			}
 		}
-		if _, err := table.Marker().Mark(ctx, to("wg0", 2*time.Hour, "1.1.1.7")); err != nil {
+		if _, err := table.Marker().Mark(ctx, 0, to("wg0", 2*time.Hour, "1.1.1.7")); err != nil {
 			t.Errorf("renewing: %v", err)
 		}
-		if _, err := table.Marker().Mark(ctx, to("wg0", time.Hour, "2.2.2.1", "2.2.2.2")); err != nil {
+		if _, err := table.Marker().Mark(ctx, 0, to("wg0", time.Hour, "2.2.2.1", "2.2.2.2")); err != nil {
 			t.Errorf("two into two places: %v", err)
 		}
-		if _, err := table.Marker().Mark(ctx, to("wg0", 3*time.Hour, "1.1.1.7")); err != nil {
+		if _, err := table.Marker().Mark(ctx, 0, to("wg0", 3*time.Hour, "1.1.1.7")); err != nil {
 			t.Errorf("renewing in a full set: %v", err)
 		}
 	})
@@ -235,7 +235,7 @@ func TestOneOwnerCannotFillASet(t *testing.T) {
 	inTable(t, nft.Owned, gateway(), func(table *nft.Table) {
 		ctx := context.Background()
 		mark := func(owner routing.Owner, n int) error {
-			_, err := table.Marker().MarkFor(ctx, owner, to("wg0", time.Hour, fmt.Sprintf("1.1.%d.%d", n/256, n%256)))
+			_, err := table.Marker().Mark(ctx, owner, to("wg0", time.Hour, fmt.Sprintf("1.1.%d.%d", n/256, n%256)))
 			return err
 		}
 		for n := range nft.MarksPerOwner {
@@ -272,7 +272,7 @@ func TestMarkFailsAloneAmongOthers(t *testing.T) {
 				if i%10 == 0 {
 					path = "nowhere"
 				}
-				_, err := table.Marker().Mark(context.Background(), []routing.Mark{{Addr: a, Path: path, Life: time.Hour}})
+				_, err := table.Marker().Mark(context.Background(), 0, []routing.Mark{{Addr: a, Path: path, Life: time.Hour}})
 				if (err != nil) != (path == "nowhere") {
 					t.Errorf("%s to %s: %v", a, path, err)
 				}
@@ -293,14 +293,14 @@ func TestMarkEndsWithItsContextAndTheTable(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		if _, err := table.Marker().Mark(context.Background(), to("wg0", time.Hour, foreign4)); err == nil {
+		if _, err := table.Marker().Mark(context.Background(), 0, to("wg0", time.Hour, foreign4)); err == nil {
 			t.Error("marked without a table")
 		}
 		if _, err := table.Set(context.Background(), gateway()); err != nil {
 			t.Error(err)
 		}
 		table.Close()
-		if _, err := table.Marker().Mark(context.Background(), to("wg0", time.Hour, foreign4)); !errors.Is(err, nft.ErrClosed) {
+		if _, err := table.Marker().Mark(context.Background(), 0, to("wg0", time.Hour, foreign4)); !errors.Is(err, nft.ErrClosed) {
 			t.Errorf("after Close: %v", err)
 		}
 		table.Close()
@@ -311,7 +311,7 @@ func TestMarkForgotten(t *testing.T) {
 	inTable(t, nft.Owned, gateway(), func(table *nft.Table) {
 		ctx := context.Background()
 		marks := append(to("wg0", time.Hour, foreign4), to(routing.Direct, time.Hour, foreign4)...)
-		if _, err := table.Marker().MarkFor(ctx, 7, marks); err != nil {
+		if _, err := table.Marker().Mark(ctx, 7, marks); err != nil {
 			t.Error(err)
 		}
 		if l := table.Ledger().List(); len(l) != 2 || l[0].Path != "wg0" || l[0].Owner != 7 {
@@ -334,10 +334,10 @@ func TestMarkForgotten(t *testing.T) {
 		if table.Ledger().Elsewhere(addr(foreign4), "wg0") {
 			t.Error("a forgotten mark sends it elsewhere")
 		}
-		if _, err := table.Marker().Mark(ctx, marks[:1]); err != nil || table.Ledger().Elsewhere(addr(foreign4), "wg0") {
+		if _, err := table.Marker().Mark(ctx, 0, marks[:1]); err != nil || table.Ledger().Elsewhere(addr(foreign4), "wg0") {
 			t.Errorf("a mark for the path itself sends it elsewhere: %v", err)
 		}
-		if _, err := table.Marker().Mark(ctx, marks); err != nil || left(t, table, foreign4, "wg0") == 0 {
+		if _, err := table.Marker().Mark(ctx, 0, marks); err != nil || left(t, table, foreign4, "wg0") == 0 {
 			t.Errorf("marking again: %v", err)
 		}
 	})
@@ -347,7 +347,7 @@ func TestMarkIsThereAfterAFlush(t *testing.T) {
 	inTable(t, nft.Shared, gateway(), func(table *nft.Table) {
 		for i := range 100 {
 			nftOut(t, "flush", "set", "inet", "smartdns", "wg0_4")
-			if _, err := table.Marker().Mark(context.Background(), to("wg0", time.Hour, foreign4)); err != nil {
+			if _, err := table.Marker().Mark(context.Background(), 0, to("wg0", time.Hour, foreign4)); err != nil {
 				t.Error(err)
 			}
 			if left(t, table, foreign4, "wg0") == 0 {
@@ -368,7 +368,7 @@ func TestMarksOfManyAtOnce(t *testing.T) {
 				for i := range each {
 					n := uint32(w*each+i)*7 + 1<<24
 					a := netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, n)))
-					if _, err := table.Marker().Mark(context.Background(), []routing.Mark{{Addr: a, Path: "wg0", Life: time.Hour}}); err != nil {
+					if _, err := table.Marker().Mark(context.Background(), 0, []routing.Mark{{Addr: a, Path: "wg0", Life: time.Hour}}); err != nil {
 						t.Error(err)
 						return
 					}

@@ -179,7 +179,7 @@ func TestTableOfAKilledProgramIsAdopted(t *testing.T) {
 			t.Error(err)
 		}
 		commits := nft.Commits(table)
-		until, err := table.Marker().Mark(ctx, to("wg0", time.Hour, foreign4))
+		until, err := table.Marker().Mark(ctx, 0, to("wg0", time.Hour, foreign4))
 		if err != nil || time.Until(until) < 110*time.Minute || nft.Commits(table) != commits {
 			t.Errorf("a mark of the dead program: until %v, %v", until, err)
 		}
@@ -221,7 +221,7 @@ func TestMarksSurviveEveryChangeOfTheTable(t *testing.T) {
 					return
 				}
 				set(t, first, gateway())
-				if _, err := first.Marker().Mark(ctx, append(to("wg0", 2*time.Hour, foreign4, foreign6), to(routing.Direct, time.Hour, home4)...)); err != nil {
+				if _, err := first.Marker().Mark(ctx, 0, append(to("wg0", 2*time.Hour, foreign4, foreign6), to(routing.Direct, time.Hour, home4)...)); err != nil {
 					t.Error(err)
 				}
 				first.Close()
@@ -263,7 +263,7 @@ func TestMarksOutliveASmallerSize(t *testing.T) {
 				for i := range 100 {
 					all = append(all, to("wg0", time.Hour, netip.AddrFrom4([4]byte{9, 9, 9, byte(i)}).String())...)
 				}
-				if _, err := first.Marker().Mark(ctx, all); err != nil {
+				if _, err := first.Marker().Mark(ctx, 0, all); err != nil {
 					t.Error(err)
 				}
 				set(t, first, small)
@@ -301,14 +301,14 @@ func TestMarksOutliveASmallerSize(t *testing.T) {
 func TestMarksOfARemovedTunnelAreGone(t *testing.T) {
 	inTable(t, nft.Owned, twoTunnels(), func(table *nft.Table) {
 		ctx := context.Background()
-		if _, err := table.Marker().Mark(ctx, append(to("office", time.Hour, foreign4), to("wg0", time.Hour, home4)...)); err != nil {
+		if _, err := table.Marker().Mark(ctx, 0, append(to("office", time.Hour, foreign4), to("wg0", time.Hour, home4)...)); err != nil {
 			t.Error(err)
 		}
 		steps := set(t, table, gateway())
 		if !strings.Contains(strings.Join(steps, "\n"), "conntrack -D --mark 0x3000000/0x3f000000") {
 			t.Errorf("its flows go on: %v", steps)
 		}
-		if _, err := table.Marker().Mark(ctx, to("office", time.Hour, foreign4)); err == nil {
+		if _, err := table.Marker().Mark(ctx, 0, to("office", time.Hour, foreign4)); err == nil {
 			t.Error("marked for a tunnel that is no more")
 		}
 		if l := table.Ledger().List(); len(l) != 1 || l[0].Path != "wg0" {
@@ -359,7 +359,7 @@ func TestErrorsSayWhatIsMissing(t *testing.T) {
 // Observed counters and elements are what status prints.
 func TestObserveCounts(t *testing.T) {
 	inTable(t, nft.Owned, gateway(), func(table *nft.Table) {
-		if _, err := table.Marker().Mark(context.Background(), to("wg0", time.Hour, foreign4, home4, foreign6)); err != nil {
+		if _, err := table.Marker().Mark(context.Background(), 0, to("wg0", time.Hour, foreign4, home4, foreign6)); err != nil {
 			t.Error(err)
 		}
 		s, err := table.Observe(context.Background())

@@ -22,7 +22,7 @@ const (
 func mark(t *testing.T, table *nft.Table, path routing.Path, addresses ...string) {
 	t.Helper()
 	for _, a := range addresses {
-		if _, err := table.Marker().Mark(t.Context(), []routing.Mark{{Addr: addr(a), Path: path, Life: time.Hour}}); err != nil {
+		if _, err := table.Marker().Mark(t.Context(), 0, []routing.Mark{{Addr: addr(a), Path: path, Life: time.Hour}}); err != nil {
 			t.Error(err)
 		}
 	}

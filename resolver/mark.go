@@ -29,7 +29,7 @@ func (r *Resolver) mark(ctx context.Context, t *task) {
 		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), markTime)
 		defer cancel()
 	}
-	until, err := r.paths.Marker.MarkFor(ctx, r.owner(t), marks)
+	until, err := r.paths.Marker.Mark(ctx, r.owner(t), marks)
 	t.Marked.Took = time.Since(begun)
 	for _, m := range marks {
 		t.Marked.Marks = append(t.Marked.Marks, Mark{m.Addr, m.Path, m.Life})

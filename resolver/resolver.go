@@ -36,11 +36,11 @@ type Classifier interface {
 
 // Marker ties addresses to paths in the kernel.
 type Marker interface {
-	// MarkFor returns once the kernel has acknowledged every mark, and until
+	// Mark returns once the kernel has acknowledged every mark, and until
 	// when the shortest-lived of them lasts. It never shortens a mark. It may
 	// refuse an owner that has too many. After an error nothing is known about
 	// any of them.
-	MarkFor(ctx context.Context, owner routing.Owner, marks []routing.Mark) (until time.Time, err error)
+	Mark(ctx context.Context, owner routing.Owner, marks []routing.Mark) (until time.Time, err error)
 }
 
 // AddrSet is a set of addresses. A nil AddrSet is empty.

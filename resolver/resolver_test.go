@@ -219,7 +219,7 @@ func TestFailuresAreRemembered(t *testing.T) {
 // that the kernel does not renew has.
 type shortMarker time.Duration
 
-func (m shortMarker) MarkFor(context.Context, routing.Owner, []routing.Mark) (time.Time, error) {
+func (m shortMarker) Mark(context.Context, routing.Owner, []routing.Mark) (time.Time, error) {
 	return time.Now().Add(time.Duration(m)), nil
 }
 

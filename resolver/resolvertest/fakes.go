@@ -33,8 +33,8 @@ type Marker struct {
 	err   error
 }
 
-// MarkFor remembers marks, or returns the error that was set, or ctx's.
-func (m *Marker) MarkFor(ctx context.Context, _ routing.Owner, marks []routing.Mark) (time.Time, error) {
+// Mark remembers marks, or returns the error that was set, or ctx's.
+func (m *Marker) Mark(ctx context.Context, _ routing.Owner, marks []routing.Mark) (time.Time, error) {
 	if ctx.Err() != nil {
 		return time.Time{}, ctx.Err()
 	}
