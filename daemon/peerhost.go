@@ -265,7 +265,7 @@ func (f *farEnd) settle(ctx context.Context, in routing.PeerInput) error {
 		return err
 	}
 	in.Index = index
-	for range peerPasses {
+	for pass := 0; ; pass++ {
 		have, facts, err := f.observe(ctx, in)
 		if err != nil {
 			return err
@@ -281,6 +281,9 @@ func (f *farEnd) settle(ctx context.Context, in routing.PeerInput) error {
 		steps = append(steps, routing.DiffProxies(proxies.want, proxies.have)...)
 		if len(steps) == 0 {
 			break
+		}
+		if pass == peerPasses {
+			return fmt.Errorf("applying routing: the kernel does not keep %q", steps[0].String())
 		}
 		f.at.Sysctls, f.at.Proxies = own, slices.Concat(before, proxies.want)
 		if err := f.at.keep(f.opts); err != nil {

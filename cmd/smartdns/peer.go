@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -54,6 +55,20 @@ func parseAll[T any](words []string, flag string, parse func(string) (T, error))
 	return all, nil
 }
 
+// asExit gives c the flags of an exit, and has it do what is to be done with the
+// FILE and them.
+func asExit(c *cobra.Command, do func(ctx context.Context, file string, p daemon.PeerOptions) error) *cobra.Command {
+	options := exitFlags(c)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		p, err := options()
+		if err != nil {
+			return err
+		}
+		return do(c.Context(), args[0], p)
+	}
+	return c
+}
+
 func (a *app) peerUpCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "up FILE",
@@ -61,15 +76,9 @@ func (a *app) peerUpCommand() *cobra.Command {
 		Long:  "Makes the WireGuard link of FILE with its addresses and the routes to what is\nbehind its peers, forwards what they send to the Internet with this host's own\naddress, and keeps them from its private neighbours. Once more, it brings what\nis up to what FILE says now, and mends what others changed. It needs the\nkernel's WireGuard; where there is none, `smartdns peer run` has a device of\nits own.",
 		Args:  takes(1, 1),
 	}
-	options := exitFlags(c)
-	c.RunE = func(c *cobra.Command, args []string) error {
-		p, err := options()
-		if err != nil {
-			return err
-		}
-		return daemon.PeerUp(c.Context(), a.quickOptions(), args[0], p)
-	}
-	return c
+	return asExit(c, func(ctx context.Context, file string, p daemon.PeerOptions) error {
+		return daemon.PeerUp(ctx, a.quickOptions(), file, p)
+	})
 }
 
 func (a *app) peerRunCommand() *cobra.Command {
@@ -79,17 +88,11 @@ func (a *app) peerRunCommand() *cobra.Command {
 		Long:  "Does what peer up does, with the kernel's WireGuard or, where there is none, a\ndevice of its own, keeps it so, and takes it back at SIGTERM. SIGHUP reads FILE\nagain. Tells systemd (sd_notify) when it is ready.",
 		Args:  takes(1, 1),
 	}
-	options := exitFlags(c)
-	c.RunE = func(c *cobra.Command, args []string) error {
-		p, err := options()
-		if err != nil {
-			return err
-		}
-		ctx, stop := untilStopped(c.Context())
+	return asExit(c, func(ctx context.Context, file string, p daemon.PeerOptions) error {
+		ctx, stop := untilStopped(ctx)
 		defer stop()
-		return daemon.PeerRun(ctx, a.options(), args[0], p)
-	}
-	return c
+		return daemon.PeerRun(ctx, a.options(), file, p)
+	})
 }
 
 func (a *app) peerDownCommand() *cobra.Command {
