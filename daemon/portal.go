@@ -26,7 +26,12 @@ import (
 const (
 	leastPortal = time.Minute
 	mostPortal  = 30 * time.Minute
+
+	// mostPortalAddrs is how many addresses a portal opens: a login has few.
+	mostPortalAddrs = 512
 )
+
+var errPortalFull = errors.New("the portal has opened as many addresses as it may")
 
 // portalTTL is for how long a program may keep what a portal's resolver says: it
 // says the same address for every name.
@@ -145,6 +150,9 @@ func (p *portal) add(ctx context.Context, addrs []netip.Addr) error {
 		return context.DeadlineExceeded
 	}
 	addrs = slices.DeleteFunc(addrs, func(a netip.Addr) bool { return !a.IsGlobalUnicast() || slices.Contains(p.addrs, a) })
+	if len(p.addrs)+len(addrs) > mostPortalAddrs {
+		return errPortalFull
+	}
 	if _, err := p.table.OpenPortal(ctx, nft.Portal{Addrs: addrs, Life: left}); err != nil {
 		return err
 	}
