@@ -49,6 +49,11 @@ type linkDNS struct {
 	Default bool
 }
 
+// is reports whether l is what other says.
+func (l linkDNS) is(other linkDNS) bool {
+	return slices.Equal(addrs(l.DNS), addrs(other.DNS)) && slices.Equal(l.Domains, other.Domains) && l.Default == other.Default
+}
+
 // formerLink is what is kept of a link, in a file of its own.
 type formerLink struct {
 	Link    string
@@ -81,8 +86,16 @@ func (r resolved) set(ctx context.Context) (bool, error) {
 		saved = formerLink{Link: r.o.Link, Former: now}
 	}
 	want := linkDNS{DNS: servers(r.o.Servers), Domains: r.domains(saved.Former), Default: true}
-	if slices.Equal(addrs(now.DNS), r.o.Servers) && slices.Equal(now.Domains, want.Domains) && now.Default {
-		return false, r.used(ctx, index)
+	if now.is(want) {
+		unused := r.used(ctx, index)
+		if unused == nil {
+			return false, nil
+		}
+		// Somebody may have reverted the link between the two looks, which leaves
+		// it no servers to be asked: that is no fault of the link.
+		if now, err = r.readIndex(ctx, index); err != nil || now.is(want) {
+			return false, errors.Join(err, unused)
+		}
 	}
 	saved.Servers = r.o.Servers
 	if err := writeSaved(r.saved(), saved); err != nil {
