@@ -14,7 +14,8 @@ import (
 // Two tunnels: what belongs into wg0 goes by wg1 while wg0's far end is silent,
 // the client's flows and the gateway's, TCP and UDP, both families, names too.
 // What belongs into wg1 does not notice, the home side does not either, nothing
-// takes the uplink, and all of it goes back (SECURITY F-10, L-11).
+// takes the uplink, and all of it goes back; once, or 20 times (SECURITY F-10,
+// L-11).
 func TestAnotherTunnelStandsIn(t *testing.T) {
 	w := newWorld(t)
 	_, file, err := w.AddFarEnd(t.Context(), t)
@@ -39,6 +40,19 @@ func TestAnotherTunnelStandsIn(t *testing.T) {
 		w.waitFor("it goes on", 15*time.Second, func() error { return w.goByNow("wg0") })
 	}
 
+	for round := range sized(1, 20) {
+		w.standsIn(78+round, own)
+	}
+	w.goesOn("after all of it", 300*time.Millisecond, own)
+	w.waitFor("the kernel is as planned", 6*time.Second, w.asPlanned)
+	w.noLeaks()
+}
+
+// standsIn has the far end of wg0 fall silent, and checks that wg1 stands in, for
+// a name too, and that all of it goes back. Flows of wg1's own do not notice.
+func (w *world) standsIn(number int, own []*keptFlow) {
+	w.t.Helper()
+	name := fmt.Sprintf("n%d.foreign.test", number)
 	before := w.keep(lab.AbroadWebV4, lab.AbroadWebV6)
 	w.FarEnd.SetSilent(true)
 	silent := time.Now()
@@ -50,30 +64,30 @@ func TestAnotherTunnelStandsIn(t *testing.T) {
 		}
 		return w.carried("wg0", "wg1")
 	})
-	t.Logf("wg1 stands in after %s", time.Since(silent).Round(time.Millisecond))
+	w.t.Logf("wg1 stands in after %s", time.Since(silent).Round(time.Millisecond))
 	w.waitFor("wg1 stands in", 15*time.Second, func() error { return w.goByNow("wg1") })
 	s := w.status()
 	if !s.Fine || !strings.Contains(s.Summary, "wg0 is down, wg1 stands in") {
-		t.Errorf("status says %q (fine %t), want that wg1 stands in", s.Summary, s.Fine)
+		w.t.Errorf("status says %q (fine %t), want that wg1 stands in", s.Summary, s.Fine)
 	}
 	if a := s.Tunnels[0]; a.State != "down" || a.Probe == nil || a.Probe.Error == "" {
-		t.Errorf("wg0 is %+v, want that it is down and its probe fails", a)
+		w.t.Errorf("wg0 is %+v, want that it is down and its probe fails", a)
 	}
 	if b := s.Tunnels[1]; b.State != "up" || b.Probe == nil || b.Probe.Latency <= 0 {
-		t.Errorf("wg1 is %+v, want that it is up, with a latency", b)
+		w.t.Errorf("wg1 is %+v, want that it is up, with a latency", b)
 	}
 	w.DNS.Forget()
-	if a := w.resolve("n78.foreign.test", 0); a != lab.NumberedAddr(78, false, false) {
-		t.Errorf("n78.foreign.test is %s", a)
+	if a := w.resolve(name, 0); a != lab.NumberedAddr(number, false, false) {
+		w.t.Errorf("%s is %s", name, a)
 	}
-	for _, q := range w.DNS.Asked("n78.foreign.test") {
+	for _, q := range w.DNS.Asked(name) {
 		if q.From.Addr() != lab.SecondV4 {
-			t.Errorf("while wg1 stands in: %s", q)
+			w.t.Errorf("while wg1 stands in: %s", q)
 		}
 	}
-	for _, args := range [][]string{{"route", "93.184.216.34"}, {"query", "n78.foreign.test"}, {"status"}} {
+	for _, args := range [][]string{{"route", "93.184.216.34"}, {"query", name}, {"status"}} {
 		if out, err := w.cli(args...); err != nil || !strings.Contains(out, "wg0 is down, wg1 stands in") {
-			t.Errorf("smartdns %s: %v, want that it tells who stands in\n%s", strings.Join(args, " "), err, out)
+			w.t.Errorf("smartdns %s: %v, want that it tells who stands in\n%s", strings.Join(args, " "), err, out)
 		}
 	}
 	stood := w.keep(lab.AbroadWebV4, lab.AbroadWebV6)
@@ -94,9 +108,6 @@ func TestAnotherTunnelStandsIn(t *testing.T) {
 		})
 	}
 	w.goesBy("wg0")
-	w.goesOn("after all of it", 300*time.Millisecond, own)
-	w.waitFor("the kernel is as planned", 6*time.Second, w.asPlanned)
-	w.noLeaks()
 }
 
 // goesBy fails unless new flows abroad leave by a tunnel.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -21,9 +20,7 @@ import (
 	"smartdns/lab/failpoint"
 )
 
-var allFailpoints = flag.Bool("failpoints", false, "have TestKilledBeforeAnyChange kill before every change, not before each eleventh")
-
-// someFailpoints is how many changes lie between two kills, without -failpoints:
+// someFailpoints is how many changes lie between two kills, without -full:
 // some every time, never the same of each file that is replaced.
 const someFailpoints = 11
 
@@ -118,10 +115,7 @@ func TestStrictKilledBeforeAnyChange(t *testing.T) {
 
 // stride is how many changes there are from one kill to the next.
 func stride() int {
-	if *allFailpoints {
-		return 1
-	}
-	return someFailpoints
+	return sized(someFailpoints, 1)
 }
 
 // killed is a world whose daemon is killed.

@@ -208,7 +208,7 @@ func (w *world) reload(config string) {
 	}
 }
 
-// 30 reloads under traffic, by signal and by command, every third with a
+// 30 reloads under traffic, or 51, by signal and by command, every third with a
 // configuration that is wrong: nothing is lost, nothing leaks, and what is
 // wrong changes nothing and says where it is wrong (SECURITY F-30, F-33, L-10).
 func TestReloadUnderTraffic(t *testing.T) {
@@ -216,7 +216,8 @@ func TestReloadUnderTraffic(t *testing.T) {
 	tr := w.traffic()
 	begun := time.Now()
 	other := strings.Replace(w.config, "[decide]\n", "[decide]\nmixed = \"first\"\n", 1)
-	for i := range 30 {
+	reloads := sized(30, 51)
+	for i := range reloads {
 		switch i % 3 {
 		case 0:
 			w.reload(other)
@@ -247,7 +248,7 @@ func TestReloadUnderTraffic(t *testing.T) {
 	}
 	tr.works("after the reloads", 6*time.Second)
 	w.waitFor("the kernel is as planned", 6*time.Second, w.asPlanned)
-	tr.unharmed(begun, "30 reloads", allProbes)
+	tr.unharmed(begun, fmt.Sprint(reloads, " reloads"), allProbes)
 	tr.stop()
 	w.noLeaks()
 }

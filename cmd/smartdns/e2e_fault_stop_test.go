@@ -83,7 +83,7 @@ func TestStopLeavesNoTrace(t *testing.T) {
 		starts int
 	}{
 		{name: "a gateway", starts: 1},
-		{name: "three times", starts: 3},
+		{name: "three times", starts: sized(3, 50)},
 		{name: "resolv.conf is ours", starts: 2, before: func(t *testing.T, w *world) {
 			w.config = inTable(w.config, "[listen]", "system = true")
 			w.writeResolvConf("# by the provider\\n\\nnameserver  223.5.5.5\\n;options rotate")
@@ -190,7 +190,7 @@ func TestKilledAndStartedAgain(t *testing.T) {
 			w.start()
 			w.waitUp()
 			clean := w.dump()
-			for range 2 {
+			for range sized(2, 50) {
 				tr := w.traffic()
 				if err := w.daemon.Kill(); err != nil {
 					t.Fatal(err)
@@ -361,7 +361,8 @@ func TestRestart(t *testing.T) {
 		return s
 	}
 	home := map[string]*lab.Session{"client": open(w.Client, lab.HomeWebV4), "gateway": open(w.Gateway.Namespace, lab.HomeWebV6)}
-	for range 3 {
+	rounds := sized(3, 50)
+	for range rounds {
 		abroad := []*lab.Session{open(w.Client, lab.AbroadWebV4), open(w.Client, lab.AbroadWebV6)}
 		w.stop()
 		begun := time.Now()
@@ -385,7 +386,7 @@ func TestRestart(t *testing.T) {
 		w.noLeaks()
 	}
 	w.forgetAll()
-	w.equal("after three restarts", w.dump(), before)
+	w.equal(fmt.Sprint("after ", rounds, " restarts"), w.dump(), before)
 }
 
 // While the daemon is dead somebody flushes what it left of nftables: still

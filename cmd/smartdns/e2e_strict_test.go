@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -94,12 +95,20 @@ func TestKillSwitch(t *testing.T) {
 	w.discreet()
 	w.portal()
 	tr := w.traffic()
-	for i := range 3 {
+	for i := range sized(3, 150) {
 		begun := time.Now()
-		if i < 2 {
+		switch i % 3 {
+		case 0:
 			w.stop()
-		} else if err := w.daemon.Kill(); err != nil {
-			t.Fatal(err)
+		case 1:
+			if err := w.daemon.Signal(os.Interrupt); err != nil {
+				t.Fatal(err)
+			}
+			<-w.daemon.Done()
+		case 2:
+			if err := w.daemon.Kill(); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if i == 0 {
 			w.closed("stopped")

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"net/netip"
 	"os"
@@ -21,8 +20,6 @@ import (
 	"smartdns/lab"
 )
 
-var longSwaps = flag.Bool("swaps", false, "swap the list of TestFlowsKeepTheirPathWhileListsSwap 50 times, under 2,000 queries a second")
-
 // movedPrefixes are those of n1.foreign.test and the like, which a list moves
 // home and abroad; AbroadWebV4 and AbroadWebV6 are in neither.
 var movedPrefixes = []netip.Prefix{netip.MustParsePrefix("93.184.0.0/17"), netip.MustParsePrefix("2606:2800:220:1:1::/80")}
@@ -39,10 +36,7 @@ const (
 // what stays are left alone; once a swap is reported, new flows take the new
 // way. Not a packet is on the other, and no query is lost (SECURITY L-10).
 func TestFlowsKeepTheirPathWhileListsSwap(t *testing.T) {
-	swaps, rate := 10, 400
-	if *longSwaps {
-		swaps, rate = 50, 2000
-	}
+	swaps, rate := sized(10, 50), sized(400, 2000)
 	w := newWorld(t)
 	list := filepath.Join(t.TempDir(), "near.txt")
 	write := func(home bool) {
