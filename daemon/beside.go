@@ -19,6 +19,8 @@ type program struct {
 	// own words: what is written into its chains is gone when it loads them
 	// again.
 	pass func(lan []string, tunnel routing.Path) string
+	// open returns the commands by which it lets the LAN ask us at these ports.
+	open func(lan []string, ports []uint16) string
 	// flows is the command that turns its flowtable off; "" if it has none.
 	flows string
 }
@@ -35,13 +37,26 @@ func programs() []program {
 	return []program{
 		{"ufw", prefix("ufw-"), func(lan []string, t routing.Path) string {
 			return perLAN(lan, " && ", func(l string) string { return fmt.Sprintf("ufw route allow in on %s out on %s", l, t) })
+		}, func(lan []string, ports []uint16) string {
+			return perLAN(lan, " && ", func(l string) string {
+				return perPort(ports, " && ", func(n uint16) string { return fmt.Sprintf("ufw allow in on %s to any port %d", l, n) })
+			})
 		}, ""},
 		{"firewalld", table("firewalld"), func(lan []string, t routing.Path) string {
 			return fmt.Sprintf("zone=$(firewall-cmd --get-zone-of-interface=%s); firewall-cmd --permanent --zone=$zone --add-interface=%s; firewall-cmd --permanent --zone=$zone --add-forward; firewall-cmd --reload", lan[0], t)
+		}, func(lan []string, ports []uint16) string {
+			return perLAN(lan, "; ", func(l string) string {
+				return "zone=$(firewall-cmd --get-zone-of-interface=" + l + " || firewall-cmd --get-default-zone); " + perPort(ports, "; ", func(n uint16) string {
+					return fmt.Sprintf("firewall-cmd --permanent --zone=$zone --add-port=%[1]d/udp --add-port=%[1]d/tcp", n)
+				})
+			}) + "; firewall-cmd --reload"
 		}, "sed -i s/^NftablesFlowtable=.*/NftablesFlowtable=off/ /etc/firewalld/firewalld.conf && firewall-cmd --reload"},
 		{"OpenWrt's fw4", table("fw4"), func(_ []string, t routing.Path) string {
 			return fmt.Sprintf("uci set firewall.%[1]s=zone; uci set firewall.%[1]s.name=%[1]s; uci add_list firewall.%[1]s.device=%[1]s; uci set firewall.%[1]s.input=REJECT; uci set firewall.%[1]s.output=ACCEPT; uci set firewall.%[1]s.forward=REJECT; "+
 				"uci set firewall.lan_%[1]s=forwarding; uci set firewall.lan_%[1]s.src=lan; uci set firewall.lan_%[1]s.dest=%[1]s; uci commit firewall && service firewall restart", t)
+		}, func(_ []string, ports []uint16) string {
+			return fmt.Sprintf("uci set firewall.smartdns=rule; uci set firewall.smartdns.name=smartdns; uci set firewall.smartdns.src=lan; uci set firewall.smartdns.proto='tcp udp'; uci set firewall.smartdns.dest_port='%s'; "+
+				"uci set firewall.smartdns.target=ACCEPT; uci commit firewall && service firewall restart", numbers(ports, " "))
 		}, "uci set firewall.@defaults[0].flow_offloading=0; uci commit firewall && service firewall restart"},
 		{"Docker", func(c nft.Chain) bool {
 			return strings.HasPrefix(c.Name, "DOCKER") || strings.HasPrefix(c.Table, "docker")
@@ -49,11 +64,11 @@ func programs() []program {
 			return perLAN(lan, " && ", func(l string) string {
 				return fmt.Sprintf("iptables -I DOCKER-USER -i %s -o %s -j ACCEPT && iptables -I DOCKER-USER -i %[2]s -o %[1]s -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT", l, t)
 			})
-		}, ""},
-		{"Tailscale", prefix("ts-"), nil, ""},
-		{"mwan3", prefix("mwan3_"), nil, ""},
-		{"libvirt", func(c nft.Chain) bool { return strings.HasPrefix(c.Name, "LIBVIRT_") || c.Table == "libvirt_network" }, nil, ""},
-		{"wg-quick", func(c nft.Chain) bool { return strings.HasPrefix(c.Table, "wg-quick-") }, nil, ""},
+		}, nil, ""},
+		{"Tailscale", prefix("ts-"), nil, nil, ""},
+		{"mwan3", prefix("mwan3_"), nil, nil, ""},
+		{"libvirt", func(c nft.Chain) bool { return strings.HasPrefix(c.Name, "LIBVIRT_") || c.Table == "libvirt_network" }, nil, nil, ""},
+		{"wg-quick", func(c nft.Chain) bool { return strings.HasPrefix(c.Table, "wg-quick-") }, nil, nil, ""},
 	}
 }
 
@@ -62,6 +77,15 @@ func perLAN(lan []string, between string, command func(string) string) string {
 	var all []string
 	for _, l := range lan {
 		all = append(all, command(l))
+	}
+	return strings.Join(all, between)
+}
+
+// perPort writes a command for each port.
+func perPort(ports []uint16, between string, command func(uint16) string) string {
+	var all []string
+	for _, n := range ports {
+		all = append(all, command(n))
 	}
 	return strings.Join(all, between)
 }
@@ -81,12 +105,12 @@ func (n neighbours) of(family, table string) (program, bool) {
 
 // gate says which chain keeps the LAN from a tunnel, whose it is, and how that
 // one lets it through.
-func (n neighbours) gate(g nft.Gate, lan []string, tunnel routing.Path) (what, fix string) {
+func (n neighbours) gate(g nft.Gate, tunnel routing.Path) (what, fix string) {
 	whose, fix := "", strings.Join(g.Fix(), "; ")
 	if p, ok := n.of(g.Family, g.Table); ok {
 		whose = " of " + p.name
-		if p.pass != nil && len(lan) > 0 {
-			fix = p.pass(lan, tunnel)
+		if p.pass != nil && len(g.Links) > 0 {
+			fix = p.pass(g.Links, tunnel)
 		}
 	}
 	return fmt.Sprintf("chain %s%s drops what goes from the LAN to %s: our accept does not overrule it", g, whose, tunnel), fix

@@ -9,17 +9,32 @@ import (
 )
 
 func TestOthersAreKnownByName(t *testing.T) {
-	lan := []string{"br-lan"}
 	for chain, want := range map[nft.Chain]string{
 		{Family: "ip", Table: "filter", Name: "ufw-user-forward"}:  "of ufw drops|ufw route allow in on br-lan out on wg0",
 		{Family: "inet", Table: "firewalld", Name: "filter_INPUT"}: "of firewalld drops|--add-interface=wg0",
 		{Family: "inet", Table: "fw4", Name: "forward"}:            "of OpenWrt's fw4 drops|uci set firewall.lan_wg0.dest=wg0",
 		{Family: "ip", Table: "filter", Name: "DOCKER-USER"}:       "of Docker drops|iptables -I DOCKER-USER -i br-lan -o wg0 -j ACCEPT",
-		{Family: "ip", Table: "filter", Name: "mine"}:              "chain ip filter FORWARD drops|nft insert rule",
+		{Family: "ip", Table: "filter", Name: "mine"}:              "chain ip filter FORWARD drops|",
 	} {
 		family, table := chain.Family, chain.Table
 		name := "FORWARD"
-		what, fix := neighbours{chain, {Family: family, Table: table, Name: name}}.gate(nft.Gate{Family: family, Table: table, Chain: name}, lan, "wg0")
+		what, fix := neighbours{chain, {Family: family, Table: table, Name: name}}.gate(nft.Gate{Family: family, Table: table, Chain: name, Links: []string{"br-lan"}}, "wg0")
+		text, command, _ := strings.Cut(want, "|")
+		if !strings.Contains(what, text) || !strings.Contains(fix, command) {
+			t.Errorf("%v: %s\n%s", chain, what, fix)
+		}
+	}
+	for chain, want := range map[nft.Chain]string{
+		{Family: "ip", Table: "filter", Name: "ufw-user-input"}:    "of ufw drops what clients on br-lan ask us, at port 53, 5953 over TCP, UDP:|ufw allow in on br-lan to any port 53 && ufw allow in on br-lan to any port 5953",
+		{Family: "inet", Table: "firewalld", Name: "filter_INPUT"}: "of firewalld drops|--zone=$zone --add-port=5953/udp --add-port=5953/tcp; firewall-cmd --reload",
+		{Family: "inet", Table: "fw4", Name: "input"}:              "of OpenWrt's fw4 drops|firewall.smartdns.dest_port='53 5953'",
+		{Family: "ip", Table: "filter", Name: "DOCKER-USER"}:       "of Docker drops what clients on br-lan ask us, at port 53, 5953 over TCP, UDP, as no-lan says: our accept|",
+	} {
+		g := nft.Gate{Family: chain.Family, Table: chain.Table, Chain: "INPUT", By: "INPUT", Links: []string{"br-lan"}, Ports: []uint16{53, 5953}, Protocols: []string{"tcp", "udp"}}
+		if strings.Contains(want, "no-lan") {
+			g.By = "no-lan"
+		}
+		what, fix := neighbours{chain}.inputGate(g)
 		text, command, _ := strings.Cut(want, "|")
 		if !strings.Contains(what, text) || !strings.Contains(fix, command) {
 			t.Errorf("%v: %s\n%s", chain, what, fix)

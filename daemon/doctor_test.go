@@ -87,7 +87,7 @@ func TestDoctorFindsWhatIsThere(t *testing.T) {
 	file := filepath.Join(dir, "smartdns.toml")
 	for path, text := range map[string]string{
 		key:  "[Interface]\nPrivateKey = YAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\nAddress = 10.9.0.2/24\n[Peer]\nPublicKey = xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\nAllowedIPs = 0.0.0.0/0\nEndpoint = 192.0.2.1:51820\n",
-		file: "[listen]\nlan = [\"lan0\"]\n[tunnel.wg0]\nconfig = \"" + key + "\"\n",
+		file: "[listen]\nlan = [\"lan0\"]\nredirect = true\n[tunnel.wg0]\nconfig = \"" + key + "\"\n",
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -107,7 +107,7 @@ ip addr add 192.168.8.1/24 dev lan0
 ip link set lan0 up
 ip rule add pref 100 lookup 51820
 ip route add default dev lan0 table 51820
-nft 'table ip filter { chain ufw-before-forward { ct state established accept; }; chain FORWARD { type filter hook forward priority 0; policy drop; jump ufw-before-forward; }; }
+nft 'table ip filter { chain ufw-before-forward { ct state established accept; }; chain FORWARD { type filter hook forward priority 0; policy drop; jump ufw-before-forward; }; chain INPUT { type filter hook input priority 0; policy drop; }; }
 table inet shop { chain forward { type filter hook forward priority 0; policy drop; jump wan; }; chain wan { oifname "wg0" accept; }; }'`)
 		c, err := net.ListenPacket("udp", "127.0.0.1:53")
 		if err != nil {
@@ -124,7 +124,7 @@ table inet shop { chain forward { type filter hook forward priority 0; policy dr
 		if entries, err := os.ReadDir(dir); err != nil || len(entries) != 2 {
 			t.Errorf("files were made: %v, %v", entries, err)
 		}
-		for _, want := range []string{"port 53 of 127.0.0.1 is taken by ", "chain ip filter FORWARD of ufw drops", `"ip rule pref 100 lookup 51820" comes before`} {
+		for _, want := range []string{"port 53 of 127.0.0.1 is taken by ", "chain ip filter FORWARD of ufw drops", "chain ip filter INPUT of ufw drops what clients on lan0 ask us, at port 53, 5953 over TCP, UDP", `"ip rule pref 100 lookup 51820" comes before`} {
 			if !slices.ContainsFunc(d.Findings, func(f api.Finding) bool { return strings.Contains(f.What, want) && f.Fix != "" }) {
 				t.Errorf("not found: %s", want)
 			}
@@ -136,6 +136,10 @@ table inet shop { chain forward { type filter hook forward priority 0; policy dr
 			switch {
 			case strings.Contains(f.What, "inet shop"):
 				t.Errorf("a chain that jumps to one for the tunnel: %s", f.What)
+			case strings.Contains(f.What, "INPUT of ufw"):
+				if f.Fix != "ufw allow in on lan0 to any port 53 && ufw allow in on lan0 to any port 5953" {
+					t.Errorf("ufw would forget: %s", f.Fix)
+				}
 			case strings.Contains(f.What, "of ufw") && f.Fix != "ufw route allow in on lan0 out on wg0":
 				t.Errorf("ufw would forget: %s", f.Fix)
 			case strings.Contains(f.What, "rule pref 100"):

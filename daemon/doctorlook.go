@@ -97,6 +97,9 @@ func (h *host) look(ctx context.Context, o Options, p *Parts) error {
 	}
 	h.links, h.listen = withoutFarEnds(o, facts.Links), l.listen
 	if len(p.Tunnels) == 0 {
+		if len(p.Config.Listen.LAN) > 0 {
+			h.failed("reading nftables", withTable(ctx, func(t *nft.Table) error { return h.gates(ctx, t, p, l) }))
+		}
 		return nil
 	}
 	for _, c := range routing.Conflicts(p.input(l), facts) {
@@ -115,21 +118,21 @@ func (h *host) look(ctx context.Context, o Options, p *Parts) error {
 		h.beside = chains
 		flow, err := t.Flowtables(ctx)
 		h.flow = othersFlowtables(flow)
-		lan := p.Config.Listen.LAN
-		for _, path := range paths(p) {
-			if err != nil || len(lan) == 0 {
-				break
-			}
-			var gates []nft.Gate
-			gates, err = t.Gates(ctx, path, lan)
-			for _, g := range gates {
-				what, fix := h.beside.gate(g, lan, path)
-				h.found = append(h.found, api.Finding{Severity: severityError, What: what, Fix: fix})
-			}
+		if err != nil {
+			return err
 		}
-		return err
+		return h.gates(ctx, t, p, l)
 	}))
 	return nil
+}
+
+// gates notes which chains of others keep the LAN out.
+func (h *host) gates(ctx context.Context, t *nft.Table, p *Parts, l live) error {
+	all, err := p.gates(ctx, t, l, severityError)
+	for _, g := range all {
+		h.found = append(h.found, api.Finding{Severity: g.Severity, What: g.What, Fix: g.Fix})
+	}
+	return err
 }
 
 // tryKernel loads our table and makes a tunnel in a network namespace of its

@@ -371,7 +371,7 @@ func (f *farEnd) sayGates(ctx context.Context) {
 	}
 	var all []string
 	for _, g := range gates {
-		all = append(all, fmt.Sprintf("chain %s drops what the clients of %s send: our accept does not overrule it. Let them through: %s", g, f.at.Name, strings.Join(g.PeerFix(), "; ")))
+		all = append(all, fmt.Sprintf("chain %s drops what the clients of %s send: our accept does not overrule it. Let them through: %s", g, f.at.Name, strings.Join(g.Fix(), "; ")))
 	}
 	if text := strings.Join(all, "\n"); text != f.gates {
 		f.gates = text

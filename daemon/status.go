@@ -30,7 +30,11 @@ func (e *engine) status(ctx context.Context) api.Status {
 	}
 	s.Conditions = e.conditions(v, s)
 	if v.table != nil {
-		s.Conditions = append(s.Conditions, gateConditions(ctx, v)...)
+		gates, err := v.parts.gates(ctx, v.table, v.live, severityWarning)
+		if err != nil {
+			gates = []api.Condition{{Severity: severityWarning, What: err.Error()}}
+		}
+		s.Conditions = append(s.Conditions, gates...)
 		if c, ok := offloadCondition(v); ok {
 			s.Conditions = append(s.Conditions, c)
 		}

@@ -173,28 +173,3 @@ func (e *engine) forget(ctx context.Context, addr string) (api.Done, error) {
 	}
 	return api.Done{Schema: api.Schema, Text: a.String() + " is no longer marked"}, nil
 }
-
-// gateConditions says which chains of others keep the LAN from a tunnel, and
-// the commands that let it through.
-func gateConditions(ctx context.Context, v *view) []api.Condition {
-	lan := v.parts.Config.Listen.LAN
-	if len(lan) == 0 {
-		return nil
-	}
-	var all []api.Condition
-	for _, p := range paths(v.parts) {
-		gates, err := v.table.Gates(ctx, p, lan)
-		var chains neighbours
-		if err == nil && len(gates) > 0 {
-			chains, err = v.table.Foreign(ctx)
-		}
-		if err != nil {
-			return append(all, api.Condition{Severity: severityWarning, What: err.Error()})
-		}
-		for _, g := range gates {
-			what, fix := chains.gate(g, lan, p)
-			all = append(all, api.Condition{Severity: severityWarning, What: what, Fix: fix})
-		}
-	}
-	return all
-}

@@ -142,6 +142,11 @@ func describe(typ, flags uint16, body []byte) string {
 
 // Decode feeds b to everything that reads what the kernel sends.
 func Decode(b []byte) {
+	us := netip.MustParseAddr("fd08::1")
+	for _, v := range []visit{arrival(Client{Us: us}, Port{Number: 53}, unix.IPPROTO_TCP), forwarded(Client{}, device{}, unix.NFPROTO_IPV4)} {
+		w := walker{r: &reader{}, base: &baseChain{}, visit: v}
+		w.rule(b)
+	}
 	walk(b, func(typ, flags uint16, seq, port uint32, body []byte) error {
 		list(body, func(element, time.Duration) {})
 		return nil
@@ -171,4 +176,15 @@ func FlowtableMessage(devices ...string) string {
 	var m messages
 	newFlowtable(&m, TableName, devices)
 	return hex.EncodeToString(m.buf)
+}
+
+// DropsIPv4 reports whether chain INPUT of table ip filter, whose policy is drop,
+// surely drops what a client asks at a port, and which chain says so.
+func DropsIPv4(rules map[string][][]byte, c Client, p Port, tcp bool) (by string, yes bool) {
+	var r reader // rules without sets ask the kernel nothing
+	v := arrival(c, p, unix.IPPROTO_UDP)
+	if tcp {
+		v.protocol = unix.IPPROTO_TCP
+	}
+	return r.drops(&baseChain{family: unix.NFPROTO_IPV4, table: "filter", name: "INPUT", drops: true, rules: rules}, v)
 }

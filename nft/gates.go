@@ -1,10 +1,11 @@
 package nft
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -13,118 +14,207 @@ import (
 	"smartdns/routing"
 )
 
-// A Gate is a chain of somebody else's that drops what is forwarded unless it
-// knows it: a policy of drop, or a last rule that drops or rejects everything.
-// Our accept does not overrule it. One with the tunnel's name in its table is
-// taken to let it through.
+// A Gate is a chain of somebody else's that drops what we let through: our
+// accept does not overrule it. What a chain does with a packet that it asks too
+// much about is not known, and then it is no gate.
 type Gate struct {
 	Family, Table, Chain string
-	tunnel               routing.Path
-	lan                  []string
+	By                   string   // the chain of the same table that says drop, mostly another one
+	Links                []string // by which the packets come, sorted
+	Ports                []uint16 // of this host, that they are for, sorted; nil: they are forwarded
+	Protocols            []string // of them: "tcp", "udp"
+	fix                  []string
 }
 
-// nfDrop is NF_DROP of linux/netfilter.h.
-const nfDrop = 0
-
-// Fix returns the commands that let the LAN into the tunnel, and its answers
-// out.
-func (g Gate) Fix() []string {
-	at := fmt.Sprintf("nft insert rule %s %s %s", g.Family, g.Table, g.Chain)
-	lan := `"` + strings.Join(g.lan, `", "`) + `"`
-	return []string{
-		fmt.Sprintf(`%s iifname { %s } oifname "%s" accept`, at, lan, g.tunnel),
-		fmt.Sprintf(`%s iifname "%s" ct state established,related accept`, at, g.tunnel),
-	}
-}
+// Fix returns the commands that open it.
+func (g Gate) Fix() []string { return g.fix }
 
 func (g Gate) String() string { return g.Family + " " + g.Table + " " + g.Chain }
 
-// Gates returns the gates between the LAN interfaces and a tunnel.
-func (t *Table) Gates(ctx context.Context, tunnel routing.Path, lan []string) ([]Gate, error) {
+// A Client is one of a LAN: the interface that it comes by, an address of its,
+// and this host's own in the same prefix.
+type Client struct {
+	Link     string
+	Index    int
+	Addr, Us netip.Addr
+}
+
+// A Port is one at which clients ask us.
+type Port struct {
+	Number     uint16
+	Redirected bool // by us, from port 53 of other servers
+}
+
+// Gates returns the gates between the LAN and a tunnel.
+func (t *Table) Gates(ctx context.Context, tunnel routing.Path, lan []Client) ([]Gate, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	gates, err := t.marks.gates(tunnel)
-	if err != nil {
-		return nil, explain("reading the chains of others", err)
+	var visits []visit
+	for _, c := range lan {
+		visits = append(visits, forwarded(c, device{name: string(tunnel)}, protoOf(c.Us)))
 	}
+	gates, err := t.marks.gates(unix.NF_INET_FORWARD, visits)
 	for i := range gates {
-		gates[i].lan = lan
+		g := &gates[i]
+		g.fix = []string{
+			fmt.Sprintf(`%s iifname { %s } oifname "%s" accept`, g.insert(), quoted(g.Links), tunnel),
+			fmt.Sprintf(`%s iifname "%s" ct state established,related accept`, g.insert(), tunnel),
+		}
+	}
+	return gates, explain("reading the chains of others", err)
+}
+
+// InputGates returns the gates between the LAN and the ports at which its clients
+// ask us, over UDP and TCP.
+func (t *Table) InputGates(ctx context.Context, lan []Client, ports []Port) ([]Gate, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	var visits []visit
+	for _, c := range lan {
+		for _, p := range ports {
+			for _, protocol := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
+				visits = append(visits, arrival(c, p, protocol))
+			}
+		}
+	}
+	gates, err := t.marks.gates(unix.NF_INET_LOCAL_IN, visits)
+	for i := range gates {
+		g := &gates[i]
+		g.fix = []string{fmt.Sprintf("%s iifname { %s } meta l4proto { tcp, udp } th dport { %s } accept",
+			g.insert(), quoted(g.Links), strings.Trim(strings.ReplaceAll(fmt.Sprint(g.Ports), " ", ", "), "[]"))}
+	}
+	return gates, explain("reading the chains of others", err)
+}
+
+func (g Gate) insert() string {
+	return fmt.Sprintf("nft insert rule %s %s %s", g.Family, g.Table, g.Chain)
+}
+
+func distinct[T cmp.Ordered](all []T) []T {
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+func (v visit) protocolName() string {
+	if v.protocol == unix.IPPROTO_TCP {
+		return "tcp"
+	}
+	return "udp"
+}
+
+func protoOf(a netip.Addr) uint8 {
+	if a.Is4() {
+		return unix.NFPROTO_IPV4
+	}
+	return unix.NFPROTO_IPV6
+}
+
+// arrival is the first packet of a client to a port of ours.
+func arrival(c Client, p Port, protocol byte) visit {
+	v := visit{
+		in: device{c.Link, c.Index}, family: protoOf(c.Us), from: c.Addr, to: c.Us,
+		protocol: protocol, port: p.Number, state: stateUntracked, local: true,
+	}
+	if p.Redirected {
+		v.state, v.status = stateNew, statusDNAT
+	}
+	return v
+}
+
+// forwarded is the first packet of a client to a web server somewhere.
+func forwarded(c Client, out device, family uint8) visit {
+	v := visit{
+		in: device{c.Link, c.Index}, out: out, family: family, from: c.Addr,
+		to: netip.AddrFrom4([4]byte{1, 1, 1, 1}), protocol: unix.IPPROTO_TCP, port: 443, state: stateNew,
+	}
+	if family == unix.NFPROTO_IPV6 {
+		v.to = netip.AddrFrom16([16]byte{0x26, 0x06, 0x47, 0, 0x47, 14: 0x11, 15: 0x11})
+	}
+	return v
+}
+
+// gates are the chains at a hook that drop some of the visits for sure.
+func (r *reader) gates(hook uint32, visits []visit) ([]Gate, error) {
+	if len(visits) == 0 {
+		return nil, nil
+	}
+	chains, err := r.baseChains(hook)
+	if err != nil {
+		return nil, err
+	}
+	var gates []Gate
+	for _, c := range chains {
+		g := Gate{Family: familyName(c.family), Table: c.table, Chain: c.name}
+		for _, v := range visits {
+			if by, yes := r.drops(c, v); yes {
+				g.By = cmp.Or(g.By, by)
+				g.Links = append(g.Links, v.in.name)
+				if v.local {
+					g.Ports, g.Protocols = append(g.Ports, v.port), append(g.Protocols, v.protocolName())
+				}
+			}
+		}
+		if len(g.Links) == 0 {
+			continue
+		}
+		g.Links, g.Ports, g.Protocols = distinct(g.Links), distinct(g.Ports), distinct(g.Protocols)
+		gates = append(gates, g)
 	}
 	return gates, nil
 }
 
-// forwardChain is a chain at the forward hook, as it is being read.
-type forwardChain struct {
-	Gate
-	drops bool // its policy does
-	last  []byte
-	named bool // a rule has the tunnel's name in it
-}
-
-func (r *reader) gates(tunnel routing.Path) ([]Gate, error) {
-	var chains []forwardChain
+// baseChains reads the chains of others that filter at a hook, with all that they
+// may jump to.
+func (r *reader) baseChains(hook uint32) ([]*baseChain, error) {
+	var chains []*baseChain
 	err := r.dumpAll(unix.NFT_MSG_GETCHAIN, func() { chains = nil }, func(family uint8, b []byte) {
 		h := find(b, unix.NFTA_CHAIN_HOOK)
-		name := familyName(family)
-		if h == nil || name == "" || be32(find(h, unix.NFTA_HOOK_HOOKNUM)) != unix.NF_INET_FORWARD || text(find(b, unix.NFTA_CHAIN_TYPE)) != "filter" {
+		if h == nil || familyName(family) == "" || be32(find(h, unix.NFTA_HOOK_HOOKNUM)) != hook || text(find(b, unix.NFTA_CHAIN_TYPE)) != "filter" {
 			return
 		}
-		g := Gate{Family: name, Table: text(find(b, unix.NFTA_CHAIN_TABLE)), Chain: text(find(b, unix.NFTA_CHAIN_NAME)), tunnel: tunnel}
-		if g.Table != TableName {
+		c := &baseChain{family: family, table: text(find(b, unix.NFTA_CHAIN_TABLE)), name: text(find(b, unix.NFTA_CHAIN_NAME))}
+		if c.table != TableName {
 			policy := find(b, unix.NFTA_CHAIN_POLICY)
-			chains = append(chains, forwardChain{Gate: g, drops: policy != nil && be32(policy) == nfDrop})
+			c.drops = policy != nil && be32(policy) == verdictDrop
+			chains = append(chains, c)
 		}
 	})
 	if err != nil || len(chains) == 0 {
 		return nil, err
 	}
-	device := append([]byte(tunnel), 0)
-	err = r.dumpAll(unix.NFT_MSG_GETRULE, func() {}, func(family uint8, b []byte) {
-		table, chain := text(find(b, unix.NFTA_RULE_TABLE)), text(find(b, unix.NFTA_RULE_CHAIN))
-		expressions := find(b, unix.NFTA_RULE_EXPRESSIONS)
-		for i := range chains {
-			c := &chains[i]
-			if c.Family != familyName(family) || c.Table != table {
-				continue
+	// each calls f with the chains that share a table.
+	each := func(family uint8, table string, f func(*baseChain)) {
+		for _, c := range chains {
+			if c.family == family && c.table == table {
+				f(c)
 			}
-			if c.Chain == chain {
-				c.last = slices.Clone(expressions)
-			}
-			// Firewalls jump to chains of their own for each interface.
-			c.named = c.named || bytes.Contains(expressions, device)
-		}
-	})
-	var gates []Gate
-	for _, c := range chains {
-		if !c.named && (c.drops || dropsAll(c.last)) {
-			gates = append(gates, c.Gate)
 		}
 	}
-	return gates, err
-}
-
-// dropsAll reports whether a rule's expressions drop or reject every packet.
-func dropsAll(expressions []byte) bool {
-	drops, all := false, true
-	attributes(expressions, func(typ uint16, e []byte) bool {
-		if typ != unix.NFTA_LIST_ELEM {
-			return true
+	err = r.dumpAll(unix.NFT_MSG_GETSET, func() {
+		for _, c := range chains {
+			c.keys = map[string]int{}
 		}
-		switch text(find(e, unix.NFTA_EXPR_NAME)) {
-		case "counter", "log", "limit":
-		case "reject":
-			drops = true
-		case "immediate":
-			data := find(find(e, unix.NFTA_EXPR_DATA), unix.NFTA_IMMEDIATE_DATA)
-			code := find(find(data, unix.NFTA_DATA_VERDICT), unix.NFTA_VERDICT_CODE)
-			drops = drops || code != nil && be32(code) == nfDrop
-		default:
-			all = false
-		}
-		return true
+	}, func(family uint8, b []byte) {
+		each(family, text(find(b, unix.NFTA_SET_TABLE)), func(c *baseChain) {
+			c.keys[text(find(b, unix.NFTA_SET_NAME))] = int(be32(find(b, unix.NFTA_SET_KEY_LEN)))
+		})
 	})
-	return drops && all
+	if err != nil {
+		return nil, err
+	}
+	err = r.dumpAll(unix.NFT_MSG_GETRULE, func() {
+		for _, c := range chains {
+			c.rules = map[string][][]byte{}
+		}
+	}, func(family uint8, b []byte) {
+		each(family, text(find(b, unix.NFTA_RULE_TABLE)), func(c *baseChain) {
+			chain := text(find(b, unix.NFTA_RULE_CHAIN))
+			c.rules[chain] = append(c.rules[chain], slices.Clone(find(b, unix.NFTA_RULE_EXPRESSIONS)))
+		})
+	})
+	return chains, err
 }
 
 // dumpAll dumps objects of every table of every family.

@@ -1,6 +1,7 @@
 package nft_test
 
 import (
+	"net/netip"
 	"os/exec"
 	"slices"
 	"strings"
@@ -56,13 +57,14 @@ table ip6 done {
 	}
 }
 `)
+		lan := []nft.Client{{Link: "lan0", Addr: netip.MustParseAddr("192.168.8.20"), Us: netip.MustParseAddr("192.168.8.1")}}
 		table, err := nft.Open(t.Context(), nft.Options{})
 		if err != nil {
 			t.Error(err)
 			return
 		}
 		defer table.Close()
-		gates, err := table.Gates(t.Context(), "wg0", []string{"lan0"})
+		gates, err := table.Gates(t.Context(), "wg0", lan)
 		if err != nil {
 			t.Error(err)
 		}
@@ -75,7 +77,7 @@ table ip6 done {
 		if want := []string{"inet firewalld filter_FORWARD", "ip filter FORWARD"}; !slices.Equal(got, want) {
 			t.Errorf("gates %q, want %q", got, want)
 		}
-		if gates, err = table.Gates(t.Context(), "wg0", []string{"lan0"}); err != nil || len(gates) != 0 {
+		if gates, err = table.Gates(t.Context(), "wg0", lan); err != nil || len(gates) != 0 {
 			t.Errorf("after the fixes: %v, %v", gates, err)
 		}
 	})

@@ -292,23 +292,24 @@ func (t *PeerTable) Follow(changed func()) (stop func() error, err error) {
 	}, nil
 }
 
-// Gates returns the chains of others that would drop what the clients send, or
-// what is sent to them.
+// Gates returns the chains of others that drop what the clients behind link send
+// anywhere.
 func (t *PeerTable) Gates(ctx context.Context, link string) ([]Gate, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	gates, err := t.read.gates(routing.Path(link))
-	return gates, explain("reading the chains of others", err)
-}
-
-// PeerFix returns the commands that let the clients of a far end through.
-func (g Gate) PeerFix() []string {
-	at := fmt.Sprintf("nft insert rule %s %s %s", g.Family, g.Table, g.Chain)
-	return []string{
-		fmt.Sprintf(`%s iifname "%s" accept`, at, g.tunnel),
-		fmt.Sprintf(`%s oifname "%s" ct state established,related accept`, at, g.tunnel),
+	from := Client{Link: link}
+	gates, err := t.read.gates(unix.NF_INET_FORWARD, []visit{
+		forwarded(from, device{}, unix.NFPROTO_IPV4), forwarded(from, device{}, unix.NFPROTO_IPV6),
+	})
+	for i := range gates {
+		g := &gates[i]
+		g.fix = []string{
+			fmt.Sprintf(`%s iifname "%s" accept`, g.insert(), link),
+			fmt.Sprintf(`%s oifname "%s" ct state established,related accept`, g.insert(), link),
+		}
 	}
+	return gates, explain("reading the chains of others", err)
 }
 
 // stands reports whether the kernel has exactly p.

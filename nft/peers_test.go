@@ -118,7 +118,7 @@ func TestPeerGates(t *testing.T) {
 			t.Errorf("%v, %v", gates, err)
 			return
 		}
-		load(strings.ReplaceAll(strings.Join(gates[0].PeerFix(), "\n"), "nft ", ""))
+		load(strings.ReplaceAll(strings.Join(gates[0].Fix(), "\n"), "nft ", ""))
 		if gates, err = table.Gates(t.Context(), "wg0"); err != nil || len(gates) != 0 {
 			t.Errorf("after the fix: %v, %v", gates, err)
 		}
