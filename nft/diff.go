@@ -36,6 +36,7 @@ type plan struct {
 	table   []step
 	flows   []flowStep
 	empties bool // a set of marks is new: what the ledger knows of it is void
+	fills   bool // a set is new, or a static one gets other elements
 	// The table is made anew, with the marks that were read from it.
 	rebuilds bool
 }
@@ -84,7 +85,9 @@ func (p program) diff(have snapshot, flags, port uint32, kept []kept) plan {
 	for _, s := range p.sets {
 		_, exists := have.sets[s.name]
 		out.empties = out.empties || s.marks && !exists
-		out.table = append(out.table, s.diff(have.sets)...)
+		steps := s.diff(have.sets)
+		out.fills = out.fills || len(steps) > 0
+		out.table = append(out.table, steps...)
 	}
 	for _, k := range kept {
 		add(fmt.Sprintf("nft add element inet %s %s { %d that were there }", TableName, k.set, len(k.marks)), k.emit)
@@ -194,7 +197,7 @@ func (s set) diff(have map[string]kernelSet) []step {
 	}
 	if len(want) > 0 {
 		out = append(out, step{s.elementCommand(), func(m *messages) {
-			for part := range slices.Chunk(s.elements(), elementsPerMessage) {
+			for part := range slices.Chunk(want, elementsPerMessage) {
 				newElements(m, s, part)
 			}
 		}})
@@ -220,11 +223,10 @@ func (s set) command() string {
 
 // elementCommand shows the first elements of a long list.
 func (s set) elementCommand() string {
-	items := s.items()
-	if len(items) > inlineElements {
-		return fmt.Sprintf("nft add element inet %s %s { %s, ... } # %d in all", TableName, s.name, strings.Join(items[:3], ", "), len(items))
+	if n := s.count(); n > inlineElements {
+		return fmt.Sprintf("nft add element inet %s %s { %s, ... } # %d in all", TableName, s.name, strings.Join(s.items(3), ", "), n)
 	}
-	return fmt.Sprintf("nft add element inet %s %s { %s }", TableName, s.name, strings.Join(items, ", "))
+	return fmt.Sprintf("nft add element inet %s %s { %s }", TableName, s.name, strings.Join(s.items(inlineElements), ", "))
 }
 
 // diffChains makes every chain before the first rule that may lead to it.

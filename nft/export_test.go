@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"go4.org/netipx"
 	"golang.org/x/sys/unix"
 
 	"smartdns/routing"
@@ -187,4 +188,25 @@ func DropsIPv4(rules map[string][][]byte, c Client, p Port, tcp bool) (by string
 		v.protocol = unix.IPPROTO_TCP
 	}
 	return r.drops(&baseChain{family: unix.NFPROTO_IPV4, table: "filter", name: "INPUT", drops: true, rules: rules}, v)
+}
+
+// Asked counts the questions that Set asked the kernel.
+func Asked(t *Table) uint32 {
+	t.state.c.mu.Lock()
+	defer t.state.c.mu.Unlock()
+	return t.state.c.seq
+}
+
+// Ranges are what the static sets of prefixes hold, IPv4 first.
+func Ranges(prefixes []netip.Prefix) (all []netipx.IPRange) {
+	for _, s := range static("x", prefixes) {
+		all = append(all, s.ranges...)
+	}
+	return all
+}
+
+// Counts reports whether the kernel says how many elements a set has.
+func Counts(t *Table) (bool, error) {
+	sets, err := t.state.sets()
+	return sets[setTunnels].count >= 0, err
 }

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"bytes"
 	"errors"
 	"slices"
 	"time"
@@ -102,8 +103,9 @@ func (r *reader) table() (s snapshot, err error) {
 	return s, err
 }
 
-// snapshot reads all of the table but the marks.
-func (r *reader) snapshot() (snapshot, error) {
+// snapshot reads all of the table but the marks, and but the elements that known
+// tells.
+func (r *reader) snapshot(known contents) (snapshot, error) {
 	s, err := r.table()
 	if err != nil || !s.exists {
 		return s, err
@@ -115,8 +117,11 @@ func (r *reader) snapshot() (snapshot, error) {
 		if k.flags&unix.NFT_SET_TIMEOUT != 0 {
 			continue
 		}
-		if k.elements, err = r.static(name); err != nil {
-			return s, err
+		var ok bool
+		if k.elements, ok = known.of(name, k); !ok {
+			if k.elements, err = r.static(name); err != nil {
+				return s, err
+			}
 		}
 		s.sets[name] = k
 	}
@@ -258,7 +263,7 @@ func (r *reader) static(set string) ([]element, error) {
 }
 
 func compareElements(a, b element) int {
-	if c := slices.Compare(a.key[:], b.key[:]); c != 0 {
+	if c := bytes.Compare(a.key[:], b.key[:]); c != 0 {
 		return c
 	}
 	switch {

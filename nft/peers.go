@@ -199,7 +199,7 @@ func (t *PeerTable) Set(ctx context.Context, want PeerRuleset) ([]routing.Step, 
 	if err := errors.Join(ctx.Err(), want.Check()); err != nil {
 		return nil, err
 	}
-	have, err := t.read.snapshot()
+	have, err := t.read.snapshot(nil)
 	if err != nil {
 		return nil, explainAbsence(err)
 	}

@@ -150,25 +150,41 @@ func sorted(s []string) []string {
 	return slices.Compact(s)
 }
 
-// static returns the sets of both families. The kernel merges nothing and
-// refuses overlaps, so the ranges neither overlap nor touch.
+// static returns the sets of both families.
 func static(name string, prefixes []netip.Prefix) []set {
-	var b netipx.IPSetBuilder
-	for _, p := range prefixes {
-		b.AddPrefix(p)
-	}
-	all, _ := b.IPSet() // its only error is an invalid prefix, which adds nothing
 	s4, s6 := set{name: name + "_4", kind: addresses(v4())}, set{name: name + "_6", kind: addresses(v6())}
-	if all != nil {
-		for _, r := range all.Ranges() {
-			if r.From().Is4() {
-				s4.ranges = append(s4.ranges, r)
-			} else {
-				s6.ranges = append(s6.ranges, r)
-			}
+	all := merged(prefixes)
+	n := 0
+	for n < len(all) && all[n].From().Is4() {
+		n++
+	}
+	s4.ranges, s6.ranges = all[:n:n], all[n:]
+	return []set{s4, s6}
+}
+
+// merged returns the addresses of prefixes in their order, IPv4 first. The kernel
+// merges nothing and refuses overlaps, so the ranges neither overlap nor touch.
+// A prefix that is not valid has no address.
+func merged(prefixes []netip.Prefix) []netipx.IPRange {
+	all := make([]netipx.IPRange, 0, len(prefixes))
+	for _, p := range prefixes {
+		if r := netipx.RangeOfPrefix(p); r.IsValid() {
+			all = append(all, r)
 		}
 	}
-	return []set{s4, s6}
+	slices.SortFunc(all, func(a, b netipx.IPRange) int { return a.From().Compare(b.From()) })
+	out := all[:0]
+	for _, r := range all {
+		if n := len(out) - 1; n >= 0 && r.From().BitLen() == out[n].To().BitLen() &&
+			(r.From().Compare(out[n].To()) <= 0 || r.From() == out[n].To().Next()) {
+			if out[n].To().Less(r.To()) {
+				out[n] = netipx.IPRangeFrom(out[n].From(), r.To())
+			}
+			continue
+		}
+		out = append(out, r)
+	}
+	return out
 }
 
 // check reports two objects of one name.
@@ -285,28 +301,31 @@ func (s set) text(full bool) string {
 	if s.interval() {
 		b.WriteString("\tflags interval\n")
 	}
-	items := s.items()
-	switch {
-	case len(items) == 0:
-	case len(items) > inlineElements && !full:
-		fmt.Fprintf(&b, "\t# %d elements, not shown here\n", len(items))
+	switch n := s.count(); {
+	case n == 0:
+	case n > inlineElements && !full:
+		fmt.Fprintf(&b, "\t# %d elements, not shown here\n", n)
 	default:
-		fmt.Fprintf(&b, "\telements = { %s }\n", strings.Join(items, ",\n\t\t     "))
+		fmt.Fprintf(&b, "\telements = { %s }\n", strings.Join(s.items(n), ",\n\t\t     "))
 	}
 	b.WriteString("}\n")
 	return b.String()
 }
 
-// items returns the static elements as people write them.
-func (s set) items() []string {
-	out := make([]string, 0, len(s.names)+len(s.ranges))
-	for _, n := range s.names {
+// count is how many static elements people see: a range is one.
+func (s set) count() int { return len(s.names) + len(s.macs) + len(s.ranges) }
+
+// items returns the first static elements, at most that many, as people write
+// them.
+func (s set) items(most int) []string {
+	out := make([]string, 0, most)
+	for _, n := range s.names[:min(most, len(s.names))] {
 		out = append(out, fmt.Sprintf("%q", n))
 	}
-	for _, m := range s.macs {
+	for _, m := range s.macs[:min(most-len(out), len(s.macs))] {
 		out = append(out, m.String())
 	}
-	for _, r := range s.ranges {
+	for _, r := range s.ranges[:min(most-len(out), len(s.ranges))] {
 		if p, ok := r.Prefix(); ok && p.IsSingleIP() {
 			out = append(out, p.Addr().String())
 		} else if ok {

@@ -150,6 +150,21 @@ func Private() []netip.Prefix {
 // tunnel, a tunnel without a mark of its own, an interface name that is none,
 // two objects of one name.
 func (r Ruleset) Check() error {
+	_, err := r.compile()
+	return err
+}
+
+// compile is the program of a ruleset that Check finds nothing wrong with.
+func (r Ruleset) compile() (program, error) {
+	if err := r.check(); err != nil {
+		return program{}, err
+	}
+	p := r.program()
+	return p, p.check()
+}
+
+// check is Check without the names of objects.
+func (r Ruleset) check() error {
 	if len(r.Tunnels) > routing.MaxTunnels {
 		return fmt.Errorf("%d tunnels: at most %d are possible", len(r.Tunnels), routing.MaxTunnels)
 	}
@@ -183,7 +198,7 @@ func (r Ruleset) Check() error {
 	if err := r.checkPath(r.defaultPath()); err != nil {
 		return fmt.Errorf("default path: %w", err)
 	}
-	return errors.Join(r.checkInterfaces(), r.checkGateway(), r.program().check())
+	return errors.Join(r.checkInterfaces(), r.checkGateway())
 }
 
 func (r Ruleset) checkPath(p routing.Path) error {

@@ -179,6 +179,6 @@ func (t *Table) Strict(ctx context.Context) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
-	have, err := t.look(t.marks, false)
+	have, err := t.look(t.marks, false, t.knows())
 	return have.chains[chainStrict].base != nil, err
 }

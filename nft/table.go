@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +39,7 @@ type Table struct {
 	ledger *Ledger
 	lost   chan struct{}
 	tasks  tasks
+	known  atomic.Pointer[contents] // nil: nothing
 	sockets
 
 	mu    sync.Mutex // guards the rest and holds off a second Set
@@ -251,10 +253,10 @@ func (t *Table) Watch() (*Watch, error) {
 func (t *Table) Diff(ctx context.Context, want Ruleset) ([]routing.Step, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err := errors.Join(ctx.Err(), want.Check()); err != nil {
+	p, err := want.compile()
+	if err = errors.Join(ctx.Err(), err); err != nil {
 		return nil, err
 	}
-	p := want.program()
 	todo, _, err := t.plan(p, false)
 	if err == nil && todo.rebuilds {
 		t.marker.commits.Lock()
@@ -277,10 +279,10 @@ func (t *Table) Diff(ctx context.Context, want Ruleset) ([]routing.Step, error) 
 func (t *Table) Set(ctx context.Context, want Ruleset) ([]routing.Step, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err := errors.Join(ctx.Err(), want.Check()); err != nil {
+	p, err := want.compile()
+	if err = errors.Join(ctx.Err(), err); err != nil {
 		return nil, err
 	}
-	p := want.program()
 	steps, err := t.set(p)
 	if errors.Is(err, unix.EOPNOTSUPP) && t.flags&flagOwner != 0 {
 		t.log.Info("this kernel cannot protect our table from others (Linux 6.9 can); watching it instead")
@@ -338,11 +340,11 @@ func (t *Table) set(p program) ([]routing.Step, error) {
 // look reads the table. A mark that is made meanwhile interrupts the reading
 // of a long set: if that happens all the time, marks wait, unless the caller
 // holds their commits already.
-func (t *Table) look(by *reader, held bool) (snapshot, error) {
-	have, err := by.snapshot()
+func (t *Table) look(by *reader, held bool, known contents) (snapshot, error) {
+	have, err := by.snapshot(known)
 	if errors.Is(err, errInterrupted) && !held {
 		t.marker.commits.Lock()
-		have, err = by.snapshot()
+		have, err = by.snapshot(known)
 		t.marker.commits.Unlock()
 	}
 	return have, explain("reading table inet "+TableName, err)
@@ -351,7 +353,7 @@ func (t *Table) look(by *reader, held bool) (snapshot, error) {
 // plan observes and compares. held says that the caller holds the commits of
 // marks.
 func (t *Table) plan(p program, held bool) (plan, snapshot, error) {
-	have, err := t.look(t.state, held)
+	have, err := t.look(t.state, held, t.knows())
 	if err != nil {
 		return plan{}, have, err
 	}
@@ -386,6 +388,9 @@ func (t *Table) apply(p program, todo plan) (plan, error) {
 		if todo, _, err = t.plan(p, true); err != nil {
 			return todo, err
 		}
+	}
+	if todo.fills {
+		t.known.Store(nil)
 	}
 	if len(todo.table) > 0 {
 		if err := t.transact(todo.table); err != nil {
@@ -432,18 +437,20 @@ func (t *Table) transact(steps []step) error {
 	return explain("changing table inet "+TableName, err)
 }
 
-// prove reads back what only fails silently: the elements of long sets, and
-// that every rule is there.
+// prove reads back what only fails silently: how many elements long sets have,
+// and that every rule is there.
 func (t *Table) prove(p program) error {
-	have, err := t.look(t.state, false)
+	want := p.contents()
+	have, err := t.look(t.state, false, want)
 	if err != nil {
 		return err
 	}
 	for _, s := range p.sets {
-		if n := len(s.elements()); !s.marks && n != len(have.sets[s.name].elements) {
+		if n := len(want[s.name]); !s.marks && n != len(have.sets[s.name].elements) {
 			return fmt.Errorf("set %s has %d of %d elements in the kernel", s.name, len(have.sets[s.name].elements), n)
 		}
 	}
+	t.learn(want)
 	for _, c := range p.chains {
 		if n := len(have.chains[c.name].rules); n != len(c.rules) {
 			return fmt.Errorf("chain %s has %d of %d rules in the kernel", c.name, n, len(c.rules))
@@ -472,6 +479,7 @@ func (t *Table) Delete(ctx context.Context) ([]routing.Step, error) {
 	t.marker.commits.Lock()
 	defer t.marker.commits.Unlock()
 	gone := step{"nft delete table inet " + TableName, deleteTable}
+	t.known.Store(nil)
 	if err := t.transact([]step{gone}); err != nil {
 		return nil, err
 	}
@@ -494,7 +502,7 @@ func (t *Table) Observe(ctx context.Context) (State, error) {
 	if err := ctx.Err(); err != nil {
 		return State{}, err
 	}
-	have, err := t.look(t.marks, false)
+	have, err := t.look(t.marks, false, t.knows())
 	if err != nil {
 		return State{}, err
 	}
