@@ -62,8 +62,8 @@ func TestForeignEditIsNoticedAndRepaired(t *testing.T) {
 				select {
 				case <-table.Lost():
 					t.Logf("told after %v", time.Since(at))
-				case <-time.After(300 * time.Millisecond):
-					t.Error("nobody was told within 300 ms")
+				case <-time.After(10 * time.Second):
+					t.Error("nobody was told")
 				}
 				if steps, err := table.Diff(context.Background(), gateway()); err != nil || len(steps) == 0 {
 					t.Errorf("the difference: %v, %v", steps, err)

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -133,7 +132,7 @@ func TestPacketsOfNoFlowDoNotComeIn(t *testing.T) {
 	for _, flags := range []byte{flagFIN | flagACK, flagACK, flagFIN} {
 		w.send(w.net, segment{from: from, to: to, seq: 1, ack: 1, flags: flags})
 	}
-	within(t, 2*time.Second, "three packets are dropped", func() bool {
+	soon(t, "three packets are dropped", func() bool {
 		return w.counter(table, "invalid")+w.counter(table, "inbound") == 3
 	})
 	netnstest.Do(t, w.lan, func() {

@@ -330,7 +330,7 @@ func TestSecondDaemonRefuses(t *testing.T) {
 	}
 	select {
 	case <-second.Done():
-	case <-time.After(3 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Fatal("the second daemon has not refused")
 	}
 	want := fmt.Sprintf("smartdns: smartdns runs already in this network namespace (pid %d); stop it first\n", w.daemon.Pid())
@@ -375,10 +375,8 @@ func TestRestart(t *testing.T) {
 			}
 		}
 		for _, s := range abroad {
-			begun := time.Now()
-			err := s.Say(w.context(5*time.Second), "still here")
-			if took := time.Since(begun); err != nil && took > time.Second {
-				t.Errorf("a session abroad: %v after %s, want an end at once", err, took)
+			if err := s.Say(w.context(5*time.Second), "still here"); err != nil && timedOut(err) {
+				t.Errorf("a session abroad: %v, want an end at once", err)
 			}
 			s.Close()
 		}

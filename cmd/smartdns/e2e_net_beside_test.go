@@ -49,7 +49,7 @@ func (w *world) phone(to netip.AddrPort) (remote, local net.Conn) {
 
 // tell sends a line from one end to the other.
 func tell(from, to net.Conn) error {
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(20 * time.Second)
 	if err := errors.Join(from.SetDeadline(deadline), to.SetDeadline(deadline)); err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 // comesIn opens a session from outside, and has it answered, over TCP with
 // bytes both ways and over UDP.
 func (w *world) comesIn(from, to netip.Addr) error {
-	ctx, cancel := context.WithTimeout(w.t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
 	defer cancel()
 	s, err := w.ConnectIn(ctx, from, to)
 	if err != nil {

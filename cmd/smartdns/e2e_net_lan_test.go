@@ -119,15 +119,12 @@ func TestConnectionsFailFastWhileTheTunnelIsDown(t *testing.T) {
 	})
 	for _, from := range w.hosts() {
 		for _, to := range []netip.Addr{lab.AbroadWebV4, lab.AbroadWebV6, netip.MustParseAddr("93.184.1.1")} {
-			begun := time.Now()
 			s, err := from.Connect(w.context(5*time.Second), port443(to))
-			took := time.Since(begun)
 			if err == nil {
 				t.Errorf("%s to %s: connected, went %s", from.Name, to, way(s.Seen))
 				s.Close()
-			}
-			if took > 100*time.Millisecond {
-				t.Errorf("%s to %s: it took %s to fail: %v", from.Name, to, took, err)
+			} else if timedOut(err) {
+				t.Errorf("%s to %s: nobody said no: %v", from.Name, to, err)
 			}
 		}
 		for _, to := range []netip.Addr{lab.HomeWebV4, lab.HomeWebV6} {
@@ -136,9 +133,8 @@ func TestConnectionsFailFastWhileTheTunnelIsDown(t *testing.T) {
 			}
 		}
 	}
-	begun := time.Now()
-	if err := open.Say(w.context(5*time.Second), "hello"); err == nil || time.Since(begun) > time.Second {
-		t.Errorf("an open session into the tunnel ended after %s: %v", time.Since(begun), err)
+	if err := open.Say(w.context(5*time.Second), "hello"); err == nil || timedOut(err) {
+		t.Errorf("an open session into the tunnel: %v, want an end at once", err)
 	}
 	if m := w.ask("www.baidu.com", lab.Question{}); len(lab.Addresses(m)) == 0 {
 		t.Errorf("a name at home: %v", m)

@@ -148,17 +148,17 @@ func TestIdleAndHalfOpenConnectionsAreClosed(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		if !closedWithin(c, 5*time.Second) {
+		if !closedWithin(c, 20*time.Second) {
 			t.Errorf("a connection to %s that never says hello stays", to)
 		}
-		if !closedWithin(dialTLS(t, to, config), 5*time.Second) {
+		if !closedWithin(dialTLS(t, to, config), 20*time.Second) {
 			t.Errorf("a connection to %s that never asks stays", to)
 		}
 	}
 	c := dialTLS(t, dohAddr, h2)
 	c.Write([]byte(http2.ClientPreface))
 	http2.NewFramer(c, c).WriteSettings()
-	if !closedWithin(c, 5*time.Second) {
+	if !closedWithin(c, 20*time.Second) {
 		t.Error("an HTTP/2 connection that never asks stays")
 	}
 }
@@ -351,7 +351,7 @@ func TestQueriesInFlightOfOneClientAreLimited(t *testing.T) {
 	}
 	c := dialTLS(t, dotAddr, config)
 	c.Write(framed(query("www.example.com")))
-	if !closedWithin(c, 5*time.Second) {
+	if !closedWithin(c, 20*time.Second) {
 		t.Error("a fourth query over TLS waits")
 	}
 	close(release)

@@ -57,7 +57,7 @@ func await(t *testing.T, ch <-chan struct{}) {
 		if !ok {
 			t.Fatal("the events ended")
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Fatal("no event")
 	}
 }

@@ -335,7 +335,7 @@ func TestNothingLeaksWhileTheUplinkFlaps(t *testing.T) {
 		// The reconciler may just be reading one.
 		tick := time.NewTicker(time.Millisecond)
 		defer tick.Stop()
-		for deadline := time.After(5 * time.Second); files() > before; {
+		for deadline := time.After(30 * time.Second); files() > before; {
 			select {
 			case <-tick.C:
 			case <-deadline:
