@@ -50,7 +50,7 @@ func (l *lists) checkHome(t *geo.Table) error {
 			return nil
 		}
 	}
-	if v4, v6 := t.Home(); len(v4)+len(v6) > 0 {
+	if t.Has(geo.Home) {
 		return nil
 	}
 	return fmt.Errorf("%s: [geo] sources: none of them knows an address in %s: name a list of its prefixes, with region = %q, or of another home",

@@ -89,12 +89,12 @@ func (b *Builder) Table() *Table {
 	if b.complete {
 		gap.region = Abroad
 	}
-	all := Builder{v4: append([]entry(nil), b.v4...), v6: append([]entry(nil), b.v6...)}
-	all.addSpecial(privatePrefixes(), cell{source: sourcePrivate, region: Private})
-	all.addSpecial(bogonPrefixes(), cell{source: sourceBogon, region: Unknown})
+	var special Builder
+	special.addSpecial(privatePrefixes(), cell{source: sourcePrivate, region: Private})
+	special.addSpecial(bogonPrefixes(), cell{source: sourceBogon, region: Unknown})
 	return &Table{
-		v4:      flatten(all.v4, gap),
-		v6:      flatten(all.v6, gap),
+		v4:      flatten(b.v4, special.v4, gap),
+		v6:      flatten(b.v6, special.v6, gap),
 		sources: append([]string{"", listPrivate, listBogon}, b.sources...),
 	}
 }
@@ -142,7 +142,14 @@ func (b *Builder) addKeys(from key, n int, v4 bool, c cell, layer uint16) {
 
 // merge adds the entries of one more source.
 func (b *Builder) merge(name string, source Builder) {
-	b.v4 = slices.Concat(b.v4, source.v4)
-	b.v6 = slices.Concat(b.v6, source.v6)
+	b.v4, b.v6 = joined(b.v4, source.v4), joined(b.v6, source.v6)
 	b.sources = append(b.sources, name)
+}
+
+// joined returns a and then b, without a copy where one of them is empty.
+func joined(a, b []entry) []entry {
+	if len(a) == 0 {
+		return b
+	}
+	return append(a, b...)
 }

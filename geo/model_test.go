@@ -5,6 +5,7 @@ import (
 	"iter"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -160,6 +161,14 @@ func checkPrefixes(t *testing.T, table *geo.Table, probes []netip.Addr) {
 	t.Helper()
 	for _, region := range []geo.Region{geo.Home, geo.Private, geo.Abroad} {
 		v4, v6 := table.Prefixes(region)
+		if has := table.Has(region); len(v4)+len(v6) > 0 && !has {
+			t.Fatalf("Has(%v) is false; %d prefixes are", region, len(v4)+len(v6))
+		}
+		for _, family := range [][]netip.Prefix{v4, v6} {
+			if !slices.IsSortedFunc(family, netip.Prefix.Compare) {
+				t.Fatalf("the prefixes of %v are not in order: %v", region, family)
+			}
+		}
 		var set netipx.IPSetBuilder
 		for _, p := range append(v4, v6...) {
 			set.AddPrefix(p)
@@ -168,6 +177,9 @@ func checkPrefixes(t *testing.T, table *geo.Table, probes []netip.Addr) {
 		all, err := set.IPSet()
 		if err != nil {
 			t.Fatal(err)
+		}
+		if fewest := len(all.Prefixes()); len(v4)+len(v6) != fewest {
+			t.Fatalf("%d prefixes of %v, %d would do", len(v4)+len(v6), region, fewest)
 		}
 		for _, a := range probes {
 			if !a.IsValid() || a.Is4In6() {

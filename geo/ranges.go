@@ -15,7 +15,10 @@ import (
 type key struct{ hi, lo uint64 }
 
 func (k key) compare(o key) int {
-	return cmp.Or(cmp.Compare(k.hi, o.hi), cmp.Compare(k.lo, o.lo))
+	if k.hi != o.hi {
+		return cmp.Compare(k.hi, o.hi)
+	}
+	return cmp.Compare(k.lo, o.lo)
 }
 
 func (k key) next() key {
@@ -34,6 +37,14 @@ func (k key) common(o key) int {
 		return bits.LeadingZeros64(x)
 	}
 	return 64 + bits.LeadingZeros64(k.lo^o.lo)
+}
+
+// zeros returns how many bits on the right of k are zero.
+func (k key) zeros() int {
+	if k.lo == 0 {
+		return 64 + bits.TrailingZeros64(k.hi)
+	}
+	return bits.TrailingZeros64(k.lo)
 }
 
 var maxKey = key{1<<64 - 1, 1<<64 - 1}
@@ -119,25 +130,58 @@ const (
 	maxSlotBits = 16
 )
 
+// order is that in which entries are flattened.
+func (e entry) order(o entry) int {
+	if e.from != o.from {
+		return e.from.compare(o.from)
+	}
+	return e.priority(o)
+}
+
+// A queue gives the entries of two sorted slices in their order.
+type queue struct{ a, b []entry }
+
+// at takes the next entry, if it begins at pos. Where it does not, next is where
+// it does, and there is none when more is false.
+func (q *queue) at(pos key) (e entry, ok bool, next key, more bool) {
+	from := &q.a
+	if len(q.a) == 0 || len(q.b) > 0 && q.b[0].order(q.a[0]) < 0 {
+		from = &q.b
+	}
+	if len(*from) == 0 {
+		return e, false, next, false
+	}
+	if e = (*from)[0]; e.from != pos {
+		return e, false, e.from, true
+	}
+	*from = (*from)[1:]
+	return e, true, next, true
+}
+
 // flatten cuts overlapping entries into ranges that do not overlap. Where
-// there is no entry, the cell is gap. It reorders entries.
-func flatten(entries []entry, gap cell) ranges {
-	slices.SortFunc(entries, func(a, b entry) int {
-		return cmp.Or(a.from.compare(b.from), a.priority(b))
-	})
-	var r ranges
+// there is no entry, the cell is gap. It sorts entries and special, each of which
+// is mostly in order already.
+func flatten(entries, special []entry, gap cell) ranges {
+	slices.SortFunc(entries, entry.order)
+	slices.SortFunc(special, entry.order)
+	q := queue{entries, special}
+	room := len(entries) + len(special) + 1
+	r := ranges{hi: make([]uint64, 0, room), lo: make([]uint64, 0, room), cells: make([]cell, 0, room)}
 	var active []entry
-	for i, pos := 0, (key{}); ; {
-		for i < len(entries) && entries[i].from == pos {
-			active = activate(active, entries[i])
-			i++
+	for pos := (key{}); ; {
+		e, ok, next, more := q.at(pos)
+		for ok {
+			active = activate(active, e)
+			e, ok, next, more = q.at(pos)
 		}
-		for len(active) > 0 && active[0].to.compare(pos) < 0 {
-			active = active[1:]
+		over := 0
+		for over < len(active) && active[over].to.compare(pos) < 0 {
+			over++
 		}
+		active = slices.Delete(active, 0, over)
 		end, c := maxKey, gap
-		if i < len(entries) {
-			end = entries[i].from.prev()
+		if more {
+			end = next.prev()
 		}
 		if len(active) > 0 {
 			c = active[0].cell

@@ -126,14 +126,16 @@ func (k key) inner() (v4 key, ok bool) {
 	return key{}, false
 }
 
-// carriers returns the v6 prefixes whose addresses carry one of p.
-func carriers(p netip.Prefix) (viaNAT64, via6to4 netip.Prefix) {
-	v4 := keyOf(p.Addr())
+// viaNAT64 returns the v6 prefix of the addresses through which NAT64 reaches p.
+func viaNAT64(p netip.Prefix) netip.Prefix {
 	k := keyOf(nat64.Addr())
-	k.lo |= v4.hi >> 32
-	viaNAT64 = netip.PrefixFrom(k.addr(false), nat64.Bits()+p.Bits())
-	k = keyOf(sixToFour.Addr())
-	k.hi |= v4.hi >> 16
-	via6to4 = netip.PrefixFrom(k.addr(false), sixToFour.Bits()+p.Bits())
-	return viaNAT64, via6to4
+	k.lo |= keyOf(p.Addr()).hi >> 32
+	return netip.PrefixFrom(k.addr(false), nat64.Bits()+p.Bits())
+}
+
+// via6to4 returns the v6 prefix that 6to4 makes of p.
+func via6to4(p netip.Prefix) netip.Prefix {
+	k := keyOf(sixToFour.Addr())
+	k.hi |= keyOf(p.Addr()).hi >> 16
+	return netip.PrefixFrom(k.addr(false), sixToFour.Bits()+p.Bits())
 }

@@ -4,8 +4,6 @@ import (
 	"net/netip"
 	"slices"
 	"sync/atomic"
-
-	"go4.org/netipx"
 )
 
 // Table tells regions of addresses. It never changes, and may be used by many
@@ -59,20 +57,39 @@ func (t *Table) Home() (v4, v6 []netip.Prefix) { return t.Prefixes(Home) }
 // for the v4-mapped ones, which are on no wire.
 func (t *Table) Prefixes(region Region) (v4, v6 []netip.Prefix) {
 	v4 = t.v4.prefixes(region, true)
-	v6 = slices.DeleteFunc(t.v6.prefixes(region, false), func(p netip.Prefix) bool {
+	own := slices.DeleteFunc(t.v6.prefixes(region, false), func(p netip.Prefix) bool {
 		return sixToFour.Overlaps(p) || nat64.Overlaps(p)
 	})
-	for _, p := range v4 {
-		viaNAT64, via6to4 := carriers(p)
-		v6 = append(v6, viaNAT64, via6to4)
+	// All three are sorted, and NAT64's and 6to4's are each in one place.
+	v6 = make([]netip.Prefix, 0, len(own)+2*len(v4))
+	for _, carried := range []struct {
+		by netip.Prefix
+		of func(netip.Prefix) netip.Prefix
+	}{{nat64, viaNAT64}, {sixToFour, via6to4}} {
+		before, _ := slices.BinarySearchFunc(own, carried.by, netip.Prefix.Compare)
+		v6, own = append(v6, own[:before]...), own[before:]
+		for _, p := range v4 {
+			v6 = append(v6, carried.of(p))
+		}
 	}
-	slices.SortFunc(v6, netip.Prefix.Compare)
-	return v4, v6
+	return v4, append(v6, own...)
 }
 
-// prefixes returns the fewest prefixes that hold the keys of region.
+// Has reports whether Lookup says region of any address.
+func (t *Table) Has(region Region) bool {
+	in := func(c cell) bool { return c.region == region }
+	return slices.ContainsFunc(t.v4.cells, in) || slices.ContainsFunc(t.v6.cells, in)
+}
+
+// prefixes returns the fewest prefixes that hold the keys of region, sorted.
 func (r *ranges) prefixes(region Region, v4 bool) []netip.Prefix {
-	var out []netip.Prefix
+	n := 0
+	for _, c := range r.cells {
+		if c.region == region {
+			n++
+		}
+	}
+	out := make([]netip.Prefix, 0, n+n/8)
 	for i := 0; i < len(r.cells); i++ {
 		if r.cells[i].region != region {
 			continue
@@ -81,9 +98,25 @@ func (r *ranges) prefixes(region Region, v4 bool) []netip.Prefix {
 		for i+1 < len(r.cells) && r.cells[i+1].region == region {
 			i++
 		}
-		out = netipx.IPRangeFrom(from.addr(v4), r.end(i).addr(v4)).AppendPrefixes(out)
+		out = appendPrefixes(out, from, r.end(i), v4)
 	}
 	return out
+}
+
+// appendPrefixes appends the fewest prefixes that hold the keys of a range.
+func appendPrefixes(out []netip.Prefix, from, to key, v4 bool) []netip.Prefix {
+	for {
+		n := 128 - from.zeros()
+		for from.last(n).compare(to) > 0 {
+			n++
+		}
+		out = append(out, netip.PrefixFrom(from.addr(v4), n))
+		last := from.last(n)
+		if last == to {
+			return out
+		}
+		from = last.next()
+	}
 }
 
 // Merge returns the fewest prefixes that hold exactly the addresses of
@@ -96,7 +129,7 @@ func Merge(prefixes []netip.Prefix) []netip.Prefix {
 		}
 	}
 	gap := cell{region: Unknown}
-	r4, r6 := flatten(b.v4, gap), flatten(b.v6, gap)
+	r4, r6 := flatten(b.v4, nil, gap), flatten(b.v6, nil, gap)
 	return append(r4.prefixes(Home, true), r6.prefixes(Home, false)...)
 }
 
