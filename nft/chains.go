@@ -22,8 +22,10 @@ const (
 	chainDirect  = "new_direct"
 	chainDetour  = "new_revocable"
 	chainDecide  = "classify"
+	chainEarlyIn = "early_tunnels"
 	chainArmFlow = "arm_flows"
 	chainArmWay  = "arm_steer"
+	chainLANWay  = "steer_lan"
 	chainRecall  = "recall"
 	countInvalid = "invalid"
 	countSpoof   = "spoofed"
@@ -59,13 +61,16 @@ func (r Ruleset) chains() []chain {
 	if r.KillSwitch.Level == Lockdown {
 		return r.strict()
 	}
-	out := []chain{r.early(), r.earlyOutput()}
+	out := append(r.early(), r.earlyOutput())
 	if r.DNS.Redirect != 0 {
 		out = append(out, r.dstnat())
 	}
 	out = append(out, r.flows(), r.steer(), r.output(), r.input(), r.forward(), r.postrouting())
 	if len(r.Tunnels) > 0 {
 		out = append(out, r.srcnat())
+	}
+	if r.lanApart() {
+		out = append(out, r.steerLAN())
 	}
 	if r.oneArmed() {
 		out = append(out,
@@ -194,65 +199,13 @@ func (r Ruleset) outOf(t Tunnel) chain {
 	return c
 }
 
-// early sees packets before conntrack. What comes out of a tunnel carries its
-// mark until steer, so that a strict reverse path filter finds the tunnel.
-func (r Ruleset) early() chain {
-	c := chain{name: "early", base: &hook{"filter", "prerouting", unix.NF_INET_PRE_ROUTING, -300, "raw"},
-		about: "before conntrack: our DNS is not tracked, tunnels cannot be spoofed"}
-	c.rules = r.untracked(in(), protocol.dport, toAddr)
-	for _, t := range r.Tunnels {
-		for _, p := range t.Addresses {
-			c.rules = append(c.rules, on(in().not(t.name()), toAddr(p.Addr()), notFromType(local()), count(countSpoof), drop()).because("CVE-2019-14899"))
-		}
-	}
-	for _, f := range families() {
-		c.rules = append(c.rules, on(in().among(setTunnels), f.from(setLAN), count(countSpoof), drop()))
-	}
-	for _, t := range r.Tunnels {
-		c.rules = append(c.rules, on(in().is(t.name()), r.packet().set(t.Mark)).because("for strict reverse path filters; see steer"))
-	}
-	return c
-}
-
-func (r Ruleset) earlyOutput() chain {
-	return chain{name: "early_output", base: &hook{"filter", "output", unix.NF_INET_LOCAL_OUT, -300, "raw"},
-		about: "before conntrack: our DNS is not tracked",
-		rules: r.untracked(out(), protocol.sport, fromAddr)}
-}
-
-// untracked exempts DNS over lo, and DNS between the LAN and our own LAN
-// addresses, from conntrack: at 20,000 queries/s its table overflows.
-func (r Ruleset) untracked(iface side, ours func(protocol, uint16) term, addr func(netip.Addr) term) []rule {
-	var out []rule
-	var ports []uint16
-	for _, l := range r.DNS.Listen {
-		ports = append(ports, l.Port())
-	}
-	slices.Sort(ports)
-	for _, n := range slices.Compact(ports) {
-		for _, p := range []protocol{udp(), tcp()} {
-			out = append(out, on(iface.is("lo"), p.dport(n), notrack()), on(iface.is("lo"), p.sport(n), notrack()))
-		}
-	}
-	for _, l := range r.DNS.Listen {
-		if a := l.Addr().Unmap(); a.IsLoopback() || a.IsUnspecified() || l.Port() == r.DNS.Redirect {
-			continue
-		}
-		for _, p := range []protocol{udp(), tcp()} {
-			out = append(out, on(iface.among(setLANIfs), addr(l.Addr().Unmap().WithZone("")), ours(p, l.Port()), notrack()))
-		}
-	}
-	return out
-}
-
 func (r Ruleset) dstnat() chain {
 	c := chain{name: "dstnat", base: &hook{"nat", "prerouting", unix.NF_INET_PRE_ROUTING, -100, "dstnat"},
 		about: "LAN clients that ask another DNS server ask us"}
-	for _, f := range families() {
-		c.rules = append(c.rules, on(in().among(setLANIfs), f.to(setLocal), ret()))
-	}
 	for _, p := range []protocol{udp(), tcp()} {
-		c.rules = append(c.rules, on(in().among(setLANIfs), p.dport(53), redirect(r.DNS.Redirect)))
+		for _, f := range families() {
+			c.rules = append(c.rules, on(p.dport(53), in().among(setLANIfs), f.notTo(setLocal), redirect(r.DNS.Redirect)))
+		}
 	}
 	return c
 }
@@ -262,14 +215,12 @@ func (r Ruleset) dstnat() chain {
 func (r Ruleset) flows() chain {
 	c := chain{name: "flows", base: &hook{"filter", "prerouting", unix.NF_INET_PRE_ROUTING, -90, "dstnat + 10"},
 		about: "new flows from the LAN, containers and virtual machines get their path"}
-	c.rules = rules(
-		on(r.flow().is(r.direct()), ret()),
-		on(in().is("lo"), ret()),
-		on(in().among(setSkip), ret()),
-	)
+	c.rules = rules(on(r.flow().is(r.direct()), ret()))
 	for _, t := range r.Tunnels {
 		c.rules = append(c.rules, on(in().is(t.name()), goTo(fromChain(t.Path))))
 	}
+	c.rules = append(c.rules, on(r.flow().isNot(0), ret()).because("decided"), on(in().is("lo"), ret()))
+	c.rules = append(c.rules, r.skipped(in())...)
 	c.rules = append(c.rules, r.armed(goTo(chainArmFlow), family.from)...)
 	c.rules = append(c.rules, on(in().among(setUplinks), ret()).because("answered the way it came"))
 	c.rules = append(c.rules, r.decideFlows()...)
@@ -297,7 +248,7 @@ func (r Ruleset) armed(then term, lan func(f family, set string) term) []rule {
 // decideFlows gives new flows their path.
 func (r Ruleset) decideFlows() []rule {
 	return append(r.recalled(),
-		on(in().among(setLANIfs), isInvalid(), count(countInvalid), drop()).because("would leave with its private source"),
+		on(isInvalid(), in().among(setLANIfs), count(countInvalid), drop()).because("would leave with its private source"),
 		on(isNew(), r.flow().is(0), goTo(r.decides())),
 		on(isInvalid(), goTo(r.decides())).because("of no flow: a tunnel's is dropped"),
 		on(isUntracked(), tcp().only(), goTo(r.decides())),
@@ -312,32 +263,70 @@ func (r Ruleset) decideFlows() []rule {
 func (r Ruleset) steer() chain {
 	c := chain{name: "steer", base: &hook{"filter", "prerouting", unix.NF_INET_PRE_ROUTING, 300, "300"},
 		about: "packets passing through are marked for the way of their flow"}
-	c.rules = rules(
-		on(in().is("lo"), ret()),
-		on(in().among(setSkip), ret()),
-		r.outOfTunnels(),
-	)
+	if r.lanApart() {
+		c.rules = rules(on(in().among(setLANIfs), goTo(chainLANWay)))
+	}
+	c.rules = append(c.rules, on(in().is("lo"), ret()))
+	c.rules = append(c.rules, r.skipped(in())...)
+	c.rules = append(c.rules, r.outOfTunnels())
 	c.rules = append(c.rules, r.armed(goTo(chainArmWay), family.from)...)
 	c.rules = append(c.rules, on(in().among(setUplinks), r.packet().set(r.direct()), ret()).because("for reverse path filters: its answers go direct"))
+	if r.lanApart() && !r.Decide.Routed {
+		c.rules = append(c.rules, r.steerOthers()...)
+	} else {
+		c.rules = append(c.rules, r.steerFlows(in().among(setLANIfs))...)
+	}
+	return c
+}
+
+// lanApart reports whether interfaces of the LAN are nothing else: then what
+// they are is the only question about their packets.
+func (r Ruleset) lanApart() bool {
+	i := r.Interfaces
+	return len(i.LAN) > 0 && !slices.ContainsFunc(i.LAN, func(l string) bool {
+		return l == "lo" || slices.Contains(i.Uplinks, l) || slices.Contains(i.Skip, l) ||
+			slices.ContainsFunc(r.Tunnels, func(t Tunnel) bool { return t.name() == l })
+	})
+}
+
+// skipped leaves packets of interfaces alone that are none of ours.
+func (r Ruleset) skipped(s side) []rule {
+	if len(r.Interfaces.Skip) == 0 {
+		return nil
+	}
+	return rules(on(s.among(setSkip), ret()))
+}
+
+// steerLAN marks packets of the LAN.
+func (r Ruleset) steerLAN() chain {
+	c := chain{name: chainLANWay, about: "from the LAN"}
+	if !r.Decide.Routed {
+		c.rules = rules(on(r.flow().is(r.direct()), r.packet().set(r.direct()), ret()))
+	}
 	c.rules = append(c.rules, r.steerFlows()...)
 	return c
 }
 
-// steerFlows marks packets for the way of their flow.
-func (r Ruleset) steerFlows() []rule {
+// steerFlows marks packets of the LAN, which these terms match, for the way of
+// their flow.
+func (r Ruleset) steerFlows(lan ...term) []rule {
+	out := r.steerOthers()
+	if r.Decide.Routed {
+		return append(out, r.keepDirect()...)
+	}
+	direct := func(flows ...term) rule { return on(slices.Concat(lan, flows, []term{r.packet().set(r.direct())})...) }
+	return append(out, direct(r.flow().is(r.direct())), direct(r.flow().is(r.revocable())),
+		direct(isKnown(), r.flow().is(0)).because("from before us, or from outside"))
+}
+
+// steerOthers marks packets for the tunnel of their flow.
+func (r Ruleset) steerOthers() []rule {
 	out := rules(on(isNew(), r.flow().is(0), jump(r.decides())).because("others have taken the mark since"))
 	out = append(out, r.recalled()...)
 	for _, t := range r.Tunnels {
 		out = append(out, on(r.flow().is(t.Mark), goTo(toChain(t.Path))))
 	}
-	out = append(out, r.standing()...)
-	if r.Decide.Routed {
-		return append(out, r.keepDirect()...)
-	}
-	for _, m := range []uint32{r.direct(), r.revocable()} {
-		out = append(out, on(in().among(setLANIfs), r.flow().is(m), r.packet().set(r.direct())))
-	}
-	return append(out, on(in().among(setLANIfs), isKnown(), r.flow().is(0), r.packet().set(r.direct())).because("from before us, or from outside"))
+	return append(out, r.standing()...)
 }
 
 // output decides and marks what this host itself sends. Sockets of ours carry
@@ -359,9 +348,9 @@ func (r Ruleset) output() chain {
 		on(out().among(setLANIfs), isRelated(), ret()).because("errors and resets to clients"),
 		on(out().among(setLANIfs), v4().to(setLAN), ret()),
 		on(out().among(setLANIfs), v6().to(setLAN), ret()),
-		on(out().among(setSkip), ret()),
-		on(r.packet().is(r.direct()), r.flow().set(r.direct()), ret()).because("our own sockets"),
 	)
+	c.rules = append(c.rules, r.skipped(out())...)
+	c.rules = append(c.rules, on(r.packet().is(r.direct()), r.flow().set(r.direct()), ret()).because("our own sockets"))
 	for _, t := range r.Tunnels {
 		c.rules = append(c.rules, on(r.packet().is(t.Mark), r.flow().set(t.Mark), ret()).because("our own sockets"))
 	}
@@ -501,7 +490,7 @@ func (r Ruleset) blocked() []rule {
 	var out []rule
 	for _, t := range r.Tunnels {
 		if t.Inbound == InboundBlock {
-			out = append(out, on(in().is(t.name()), isNew(), count(countInbound), drop()))
+			out = append(out, on(isNew(), in().is(t.name()), count(countInbound), drop()))
 		}
 	}
 	return out
@@ -509,20 +498,21 @@ func (r Ruleset) blocked() []rule {
 
 func (r Ruleset) forward() chain {
 	c := chain{name: "forward", base: &hook{"filter", "forward", unix.NF_INET_FORWARD, 0, "filter"},
-		about: "inbound = block; nobody outside uses the forwarding that we turned on", rules: r.blocked()}
+		about: "inbound = block; nobody outside uses the forwarding that we turned on"}
+	c.rules = append(rules(on(isKnown(), ret())), r.blocked()...)
 	// The answer to a flow whose translation is forgotten, with the tunnel's
 	// address: it would leave in the clear.
-	c.rules = append(c.rules, on(in().among(setTunnels), isInvalid(), count(countInvalid), drop()))
+	c.rules = append(c.rules, on(isInvalid(), in().among(setTunnels), count(countInvalid), drop()))
 	i := r.Interfaces
 	c.rules = append(c.rules, r.armed(ret(), family.from)...)
 	if i.Forwarding4 || i.Forwarding6 {
-		c.rules = append(c.rules, on(in().among(setUplinks), isForwardedPort(), ret()).because("port forwards of the admin"))
+		c.rules = append(c.rules, on(isForwardedPort(), in().among(setUplinks), ret()).because("port forwards of the admin"))
 	}
 	for _, f := range families() {
 		if f == v4() && i.Forwarding4 || f == v6() && i.Forwarding6 {
 			c.rules = append(c.rules,
-				on(in().among(setUplinks), f.only(), isNew(), count(countInbound), drop()),
-				on(in().among(setUplinks), f.only(), isInvalid(), count(countInvalid), drop()))
+				on(isNew(), f.only(), in().among(setUplinks), count(countInbound), drop()),
+				on(isInvalid(), f.only(), in().among(setUplinks), count(countInvalid), drop()))
 		}
 	}
 	return c
@@ -534,12 +524,12 @@ func (r Ruleset) postrouting() chain {
 	c := chain{name: "postrouting", base: &hook{"filter", "postrouting", unix.NF_INET_POST_ROUTING, -150, "mangle"},
 		about: "the lock: what belongs into a tunnel leaves by it or not at all"}
 	for _, t := range r.Tunnels {
-		c.rules = append(c.rules, on(out().is(t.name()), isSYN(), clampToRoute()))
+		c.rules = append(c.rules, on(isSYN(), out().is(t.name()), clampToRoute()))
 		c.rules = append(c.rules, t.clamps(t.Fits, out().is(t.name()))...)
 	}
 	c.rules = append(c.rules, on(out().is("lo"), ret()))
 	for _, t := range r.Tunnels {
-		c.rules = append(c.rules, on(out().not(t.name()), r.packet().is(t.Mark), count(lockCount(t.Path)), drop()))
+		c.rules = append(c.rules, on(r.packet().is(t.Mark), out().not(t.name()), count(lockCount(t.Path)), drop()))
 	}
 	if r.oneArmed() {
 		for _, f := range families() {
@@ -547,10 +537,10 @@ func (r Ruleset) postrouting() chain {
 		}
 	}
 	for _, t := range r.Tunnels {
-		c.rules = append(c.rules, on(out().among(setUplinks), r.flow().is(t.Mark), count(lockCount(t.Path)), drop()))
+		c.rules = append(c.rules, on(r.flow().is(t.Mark), out().among(setUplinks), count(lockCount(t.Path)), drop()))
 	}
 	if r.stands() {
-		c.rules = append(c.rules, on(out().among(setUplinks), r.stoodFlows(), count(lockStood), drop()))
+		c.rules = append(c.rules, on(r.stoodFlows(), out().among(setUplinks), count(lockStood), drop()))
 	}
 	return c
 }

@@ -113,16 +113,16 @@ func fromMAC(set string) term {
 func (r Ruleset) bypass() chain {
 	c := chain{name: chainBypass, base: &hook{"filter", "forward", unix.NF_INET_FORWARD, -10, "filter - 10"},
 		about: "LAN clients do not ask other servers past us"}
-	for _, f := range families() {
-		c.rules = append(c.rules, on(in().among(setLANIfs), f.to(setLocal), ret()))
-	}
-	c.rules = append(c.rules,
-		on(in().among(setLANIfs), tcp().dport(portTLS), count(countBypass), rejectTCP()).because("DNS over TLS"),
-		on(in().among(setLANIfs), udp().dport(portTLS), count(countBypass), reject()).because("DNS over QUIC"))
-	for _, f := range families() {
-		c.rules = append(c.rules,
-			on(in().among(setLANIfs), f.to(setDoH), tcp().dport(443), count(countBypass), rejectTCP()).because("DNS over HTTPS"),
-			on(in().among(setLANIfs), f.to(setDoH), udp().dport(443), count(countBypass), reject()).because("the same over HTTP/3"))
+	for _, p := range []struct {
+		protocol
+		tls, https string
+		answer     term
+	}{{tcp(), "DNS over TLS", "DNS over HTTPS", rejectTCP()}, {udp(), "DNS over QUIC", "the same over HTTP/3", reject()}} {
+		for _, f := range families() {
+			c.rules = append(c.rules,
+				on(p.dport(portTLS), in().among(setLANIfs), f.notTo(setLocal), count(countBypass), p.answer).because(p.tls),
+				on(p.dport(443), f.to(setDoH), in().among(setLANIfs), f.notTo(setLocal), count(countBypass), p.answer).because(p.https))
+		}
 	}
 	return c
 }

@@ -52,7 +52,7 @@ func marking(t *testing.T, table *nft.Table, f func()) (all []routing.Mark) {
 
 // soon waits for something that happens by itself, for as long as a machine with
 // much else to do may take.
-func soon(t *testing.T, what string, happened func() bool) {
+func soon(t testing.TB, what string, happened func() bool) {
 	t.Helper()
 	const limit = 20 * time.Second
 	for end := time.Now().Add(limit); !happened(); <-time.After(5 * time.Millisecond) {

@@ -114,6 +114,12 @@ func (f family) among(offset uint32, word, set string) term {
 	return term{fmt.Sprintf("%s %s @%s", f.text, word, set), append(f.addr(offset), &expr.Lookup{SourceRegister: reg, SetName: set})}
 }
 
+// notTo matches destinations of the family outside of a set.
+func (f family) notTo(set string) term {
+	return term{fmt.Sprintf("%s daddr != @%s", f.text, set+f.suffix),
+		append(f.addr(f.dst), &expr.Lookup{SourceRegister: reg, SetName: set + f.suffix, Invert: true})}
+}
+
 // to matches destinations in a set of the family, from sources.
 func (f family) to(set string) term   { return f.among(f.dst, "daddr", set+f.suffix) }
 func (f family) from(set string) term { return f.among(f.src, "saddr", set+f.suffix) }
@@ -182,6 +188,11 @@ func flow(f routing.Field) marking {
 func (m marking) is(v uint32) term {
 	return term{fmt.Sprintf("%s & 0x%08x == 0x%08x", m.text, uint32(m.field), v),
 		[]expr.Any{m.load, masked(native(uint32(m.field)), native(0)), equal(native(v))}}
+}
+
+func (m marking) isNot(v uint32) term {
+	return term{fmt.Sprintf("%s & 0x%08x != 0x%08x", m.text, uint32(m.field), v),
+		[]expr.Any{m.load, masked(native(uint32(m.field)), native(0)), unequal(native(v))}}
 }
 
 // set writes v into our field and keeps the bits of others.

@@ -31,7 +31,7 @@ import (
 // answers with the address that it sees: the tunnel's own (10.9.0.2, fd09::2)
 // or not.
 type world struct {
-	t                 *testing.T
+	t                 testing.TB
 	lan, box, gw, net netns.NsHandle
 }
 
@@ -43,7 +43,7 @@ const (
 	home6    = "2408:8000::10"
 )
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	netnstest.Require(t, "ip", "nft")
 	w := &world{t, netnstest.New(t), netnstest.New(t), netnstest.New(t), netnstest.New(t)}
