@@ -148,7 +148,7 @@ func start(spec peerSpec) (*peer, error) {
 func (p *peer) stop() { p.once.Do(func() { p.stdin.Close(); p.cmd.Wait() }) }
 func (p *peer) kill() { p.once.Do(func() { p.cmd.Process.Kill(); p.cmd.Wait() }) }
 
-func startPeer(t *testing.T, ns *netns.NsHandle, spec peerSpec) *peer {
+func startPeer(t testing.TB, ns *netns.NsHandle, spec peerSpec) *peer {
 	t.Helper()
 	var p *peer
 	var err error
@@ -204,7 +204,7 @@ func (f *fakeLinks) DeleteLink(name string) error {
 }
 
 // veth joins this namespace (198.51.100.1) and far (198.51.100.2).
-func veth(t *testing.T, far netns.NsHandle) {
+func veth(t testing.TB, far netns.NsHandle) {
 	t.Helper()
 	near := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "vnear"}, PeerName: "vfar"}
 	must(t, netlink.LinkAdd(near))
@@ -224,7 +224,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-func run(t *testing.T, args ...string) string {
+func run(t testing.TB, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
 	if err != nil {

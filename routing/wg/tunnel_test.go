@@ -28,7 +28,7 @@ const mark = 0x1000000
 // pair is the keys of two ends.
 type pair struct{ nearKey, farKey, psk string }
 
-func newPair(t *testing.T) pair { return pair{key(t), key(t), key(t)} }
+func newPair(t testing.TB) pair { return pair{key(t), key(t), key(t)} }
 
 func public(t testing.TB, private string) string {
 	t.Helper()
@@ -41,7 +41,7 @@ func (p pair) near(t *testing.T, endpoint string) *wg.Config {
 		p.nearKey, public(t, p.farKey), p.psk, endpoint))
 }
 
-func (p pair) far(t *testing.T) peerSpec {
+func (p pair) far(t testing.TB) peerSpec {
 	t.Helper()
 	return peerSpec{
 		Name: "wgfar",
