@@ -14,11 +14,11 @@ func TestControlSocketIsClosedFromTheFirstInstant(t *testing.T) {
 	for range 100 {
 		dir := filepath.Join(t.TempDir(), "run")
 		path := filepath.Join(dir, SocketName)
-		unlock, err := lock(dir)
+		locked, err := lock(dir, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer unlock()
+		defer unlock(dir, locked)
 		seen := make(chan fs.FileMode)
 		go func() {
 			for {

@@ -55,6 +55,7 @@ type kernelSide struct {
 	clock     timekeeper
 	offloads  *bool // whether the kernel has flowtables; nil: nobody has asked it
 	portal    portal
+	place     place
 }
 
 // failure is something that did not work, until it does.
@@ -141,6 +142,9 @@ func (e *engine) loop(ctx context.Context) {
 			}
 		case r := <-e.reloads:
 			r.done <- e.reload(ctx, r.parts)
+			continue
+		case r := <-e.place.asked:
+			r.failed <- e.replace()
 			continue
 		}
 		e.converge(ctx)

@@ -20,13 +20,18 @@ const instanceName = "@smartdns"
 // errRunning means that a daemon has this network namespace or run directory.
 var errRunning = errors.New("smartdns runs already")
 
+// lockFile is in the run directory.
+func lockFile(d Dirs) string { return filepath.Join(d.Run, "lock") }
+
 // lock makes the run directory ours: daemons of two namespaces must not share
-// one.
-func lock(run string) (release func(), err error) {
+// one. Who was here before may have left had, open and locked.
+func lock(run string, had *os.File) (f *os.File, err error) {
 	if err := os.MkdirAll(run, 0o750); err != nil {
 		return nil, fmt.Errorf("making the run directory: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(run, "lock"), os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
+	if f = had; f == nil {
+		f, err = os.OpenFile(lockFile(Dirs{Run: run}), os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("locking the run directory: %w", err)
 	}
@@ -37,13 +42,23 @@ func lock(run string) (release func(), err error) {
 		}
 		return nil, fmt.Errorf("locking the run directory: %w", err)
 	}
-	return func() { os.Remove(f.Name()); f.Close() }, nil
+	return f, nil
+}
+
+// unlock ends what lock began.
+func unlock(run string, f *os.File) {
+	os.Remove(lockFile(Dirs{Run: run}))
+	f.Close()
 }
 
 // claim makes this process the one that may change the kernel state of its
-// network namespace, until release or death.
-func claim() (release func(), err error) {
-	release, err = claimName(instanceName)
+// network namespace, until the listener is closed, or death. Who was here before
+// may have left had.
+func claim(had *os.File) (*net.UnixListener, error) {
+	if had != nil {
+		return unixListener(had)
+	}
+	l, err := listenName(instanceName)
 	if errors.Is(err, unix.EADDRINUSE) {
 		if pid := claimant(); pid != 0 {
 			return nil, fmt.Errorf("%w in this network namespace (pid %d); stop it first", errRunning, pid)
@@ -53,16 +68,27 @@ func claim() (release func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("claiming this network namespace: %w", err)
 	}
-	return release, nil
+	return l, nil
 }
 
-// claimName holds an abstract name until release or death.
-func claimName(name string) (release func(), err error) {
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"})
+// listenName holds an abstract name until it is closed, or death.
+func listenName(name string) (*net.UnixListener, error) {
+	return net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"})
+}
+
+// unixListener makes a listener of an open socket, which it closes.
+func unixListener(f *os.File) (*net.UnixListener, error) {
+	defer f.Close() // the listener has a copy
+	l, err := net.FileListener(f)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("taking over a socket: %w", err)
 	}
-	return func() { l.Close() }, nil
+	u, ok := l.(*net.UnixListener)
+	if !ok {
+		l.Close()
+		return nil, fmt.Errorf("taking over a socket: it is a %T", l)
+	}
+	return u, nil
 }
 
 // claimant returns the pid of the process that holds the claim, 0 when it

@@ -334,16 +334,16 @@ func Cleanup(ctx context.Context, o Options) ([]string, error) {
 // claimAll makes this process the one that may change the kernel state of its
 // network namespace and the run directory.
 func claimAll(o Options) (release func(), err error) {
-	unclaim, err := claim()
+	claimed, err := claim(nil)
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := lock(o.Dirs.Run)
+	locked, err := lock(o.Dirs.Run, nil)
 	if err != nil {
-		unclaim()
+		claimed.Close()
 		return nil, err
 	}
-	return func() { unlock(); unclaim() }, nil
+	return func() { unlock(o.Dirs.Run, locked); claimed.Close() }, nil
 }
 
 // clean is Cleanup for who has claimed the state.

@@ -94,7 +94,7 @@ func PeerRun(ctx context.Context, o Options, word string, p PeerOptions) error {
 	if err != nil {
 		return err
 	}
-	release, err := claimName(peerInstanceName + at.Name)
+	claimed, err := listenName(peerInstanceName + at.Name)
 	if errors.Is(err, unix.EADDRINUSE) {
 		pid, _ := holder(peerInstanceName + at.Name)
 		return fmt.Errorf("far end %s is run already, by process %d", at.Name, pid)
@@ -102,7 +102,7 @@ func PeerRun(ctx context.Context, o Options, word string, p PeerOptions) error {
 	if err != nil {
 		return fmt.Errorf("claiming far end %s: %w", at.Name, err)
 	}
-	defer release()
+	defer claimed.Close()
 	f, err := openFarEnd(o, at, p.Links)
 	if err != nil {
 		return err

@@ -65,11 +65,17 @@ func Run(ctx context.Context, o Options) error {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
-	release, err := claim()
+	program, err := ownProgram()
 	if err != nil {
 		return err
 	}
-	defer release()
+	had := inherit(o.Dirs, o.Log)
+	defer had.close()
+	claimed, err := claim(had.take(&had.claim))
+	if err != nil {
+		return err
+	}
+	defer claimed.Close()
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit())
 	}
@@ -80,12 +86,12 @@ func Run(ctx context.Context, o Options) error {
 	for _, w := range parts.Config.Warnings() {
 		o.Log.Warn(w.String())
 	}
-	unlock, err := lock(o.Dirs.Run)
+	locked, err := lock(o.Dirs.Run, had.take(&had.lock))
 	if err != nil {
 		return err
 	}
-	defer unlock()
-	control, err := listenControl(o.Dirs.Run)
+	defer unlock(o.Dirs.Run, locked)
+	control, err := takeControl(o.Dirs.Run, had.take(&had.control))
 	if err != nil {
 		return err
 	}
@@ -95,6 +101,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer e.kernel.Close()
+	e.place = place{program: program, had: had, held: []held{claimed, locked, control}, asked: make(chan restart), hup: hup}
 	return e.run(ctx, control, hup)
 }
 
@@ -286,7 +293,8 @@ func (e *engine) observe(ctx context.Context) (routing.State, live, error) {
 			continue
 		}
 		// A kernel device of ours outlives us: with its index, its routes stay.
-		if index, kind, err := e.kernel.LinkIndex(string(p)); err == nil && kind == kindWireGuard {
+		// So does one that was handed to us.
+		if index, kind, err := e.kernel.LinkIndex(string(p)); err == nil && (kind == kindWireGuard || e.place.had.holds(p)) {
 			l.links[p] = link{index: index, mtu: mtuOf(facts, index), up: true}
 		}
 	}
@@ -299,6 +307,7 @@ const kindWireGuard = "wireguard"
 // bringUp is the order of KERNEL: what locks, our table, links, routes and
 // rules, listeners, and only then the redirect of other people's DNS to them.
 func (e *engine) bringUp(ctx context.Context, have routing.State, l live) error {
+	e.place.had.keepTunnels(paths(e.parts))
 	if err := e.removeLeft(ctx, have); err != nil {
 		return err
 	}
@@ -323,6 +332,7 @@ func (e *engine) bringUp(ctx context.Context, have routing.State, l live) error 
 	if err := e.listenSecure(l); err != nil && !tolerable(err) {
 		return err
 	}
+	e.tookOver()
 	e.converge(ctx)
 	return nil
 }
@@ -448,6 +458,7 @@ func (e *engine) bringUpQueries() {
 	e.kept.load(e.parts.Config.Cache.Save)
 	e.server = server.New(answerer{e.resolver, &e.who, &e.portal}, server.DefaultLimits(), e.log)
 	e.server.SetLane(lane)
+	e.server.Give(e.place.had.takeSockets())
 }
 
 // staticAgrees reports whether an address leaves by path although it was not

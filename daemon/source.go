@@ -32,6 +32,12 @@ func (e *engine) source() web.Source {
 			}
 			return api.Done{Schema: api.Schema, Text: "reloaded"}, nil
 		},
+		Restart: func(ctx context.Context) error {
+			if err := e.requestRestart(ctx); err != nil {
+				return fmt.Errorf("the daemon runs on as it was:\n%w", err)
+			}
+			return nil
+		},
 	}
 }
 

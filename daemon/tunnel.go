@@ -40,17 +40,20 @@ func (e *engine) openTunnel(ctx context.Context, part Tunnel) (*running, error) 
 	kind := map[configs.Device]wg.Kind{
 		configs.DeviceAuto: wg.Auto, configs.DeviceKernel: wg.Kernel, configs.DeviceUserspace: wg.Userspace,
 	}[part.Device]
-	if err := part.hooks(ctx, wg.PreUp, e.log); err != nil {
-		return nil, err
+	goesOn := e.place.had.takeRaised(part.Path)
+	if !goesOn {
+		if err := part.hooks(ctx, wg.PreUp, e.log); err != nil {
+			return nil, err
+		}
 	}
 	device, err := wg.Open(ctx, wg.Options{
-		Name: string(part.Path), Config: part.WG, Kind: kind, Links: e.links, Logger: e.log,
+		Name: string(part.Path), Config: part.WG, Kind: kind, Links: e.links, TUN: e.place.had.takeTUN(part.Path), Logger: e.log,
 		FwMark: e.marks.field.Value(routing.MarkDirect), Field: uint32(e.marks.field),
 	})
 	if err != nil {
 		return nil, err
 	}
-	t := &running{part: part, device: device}
+	t := &running{part: part, device: device, raised: goesOn}
 	e.watchLink(t)
 	return t, nil
 }

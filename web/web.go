@@ -19,7 +19,9 @@ type Source struct {
 	Marks  func(ctx context.Context) (api.Marks, error)
 	Forget func(ctx context.Context, addr string) (api.Done, error)
 	Reload func(ctx context.Context) (api.Done, error)
-	Portal func(ctx context.Context, word string) (api.Portal, error) // how long, as "10m", or "off"
+	// Restart returns only when the program was not replaced.
+	Restart func(ctx context.Context) error
+	Portal  func(ctx context.Context, word string) (api.Portal, error) // how long, as "10m", or "off"
 
 	Verdicts Verdicts
 	Cache    Cache
@@ -41,6 +43,7 @@ func Handler(s Source) http.Handler {
 	mux.Handle("GET /v1/marks", serve(func(r *http.Request) (api.Marks, error) { return s.Marks(r.Context()) }))
 	mux.Handle("POST /v1/marks/forget", serve(func(r *http.Request) (api.Done, error) { return s.Forget(r.Context(), r.PostFormValue("addr")) }))
 	mux.Handle("POST /v1/reload", serve(func(r *http.Request) (api.Done, error) { return s.Reload(r.Context()) }))
+	mux.Handle("POST /v1/restart", serve(func(r *http.Request) (api.Done, error) { return api.Done{}, s.Restart(r.Context()) }))
 	mux.Handle("POST /v1/portal", serve(func(r *http.Request) (api.Portal, error) { return s.Portal(r.Context(), r.PostFormValue("for")) }))
 	s.Verdicts.handle(mux)
 	s.Cache.handle(mux)

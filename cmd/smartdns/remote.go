@@ -115,3 +115,19 @@ func (a *app) reloadCommand() *cobra.Command {
 		},
 	})
 }
+
+func (a *app) restartCommand() *cobra.Command {
+	return a.withJSON(&cobra.Command{
+		Use:   "restart",
+		Short: "run the program on disk in place of this one; no query is lost",
+		Long:  "Has the daemon replaced by the program that is where it was started from, with\nthe file as it is now: after an upgrade, or a change that reload refuses. Both\nare tried first, and what does not work changes nothing. The process number\nstays; queries wait for the new program, with the cache, the verdicts, the\ntunnels and all marks as they were.",
+		Args:  usage(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := a.client().Restart(c.Context())
+			if err != nil {
+				return err
+			}
+			return show(a, api.Done{Schema: api.Schema, Text: "restarted: smartdns " + s.Version}, a.out.done)
+		},
+	})
+}

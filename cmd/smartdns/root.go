@@ -55,7 +55,7 @@ func (a *app) root() *cobra.Command {
 		title    string
 		commands []*cobra.Command
 	}{
-		{"Set up and run:", []*cobra.Command{a.initCommand(), a.configCommand(), a.checkCommand(), a.planCommand(), a.runCommand(), a.reloadCommand(), a.lockdownCommand(), a.portalCommand(), a.cleanupCommand()}},
+		{"Set up and run:", []*cobra.Command{a.initCommand(), a.configCommand(), a.checkCommand(), a.planCommand(), a.runCommand(), a.reloadCommand(), a.restartCommand(), a.lockdownCommand(), a.portalCommand(), a.cleanupCommand()}},
 		{"As wg-quick:", []*cobra.Command{a.upCommand(), a.downCommand(), a.saveCommand(), a.stripCommand()}},
 		{"See and explain:", []*cobra.Command{a.doctorCommand(), a.statusCommand(), a.queryCommand(), a.routeCommand(), a.diffCommand()}},
 		{"What it has learned:", []*cobra.Command{a.marksCommand(), a.verdictsCommand(), a.cacheCommand(), a.listsCommand()}},

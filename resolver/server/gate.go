@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 )
@@ -48,6 +49,10 @@ func (g *gate) Accept() (net.Conn, error) {
 		c, err := g.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
 			return nil, err
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			g.server.untilResumed()
+			continue
 		}
 		if err != nil {
 			// Out of descriptors, mostly: wait, so that this loop does not spin.

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -16,16 +15,18 @@ import (
 // listener is one address: a UDP socket for each CPU and a TCP socket, and the
 // goroutines that read them.
 type listener struct {
-	addr    netip.AddrPort
-	workers []*worker
-	gate    *gate
-	readers sync.WaitGroup
+	addr     netip.AddrPort
+	workers  []*worker
+	gate     *gate
+	readers  sync.WaitGroup // of the UDP sockets
+	acceptor sync.WaitGroup
 }
 
 func (s *Server) open(addr netip.AddrPort) (*listener, error) {
 	l := &listener{addr: addr}
 	at := addr.String()
-	for i := range runtime.GOMAXPROCS(0) {
+	// Every socket that is given holds queries, also where there are fewer CPUs now.
+	for i := range max(runtime.GOMAXPROCS(0), s.givenFor("udp", addr)) {
 		w, err := s.openWorker(addr, at, i > 0)
 		if err != nil {
 			l.closeSockets()
@@ -34,21 +35,33 @@ func (s *Server) open(addr netip.AddrPort) (*listener, error) {
 		l.workers = append(l.workers, w)
 		at = w.conn.LocalAddr().String()
 	}
-	lc := net.ListenConfig{Control: control(func(fd int) error { return prepare(fd, "tcp"+family(addr), addr.Addr()) })}
-	tl, err := lc.Listen(context.Background(), "tcp"+family(addr), at)
+	tl, err := s.listenTCP(addr, at)
 	if err != nil {
 		l.closeSockets()
 		return nil, listenError(addr, "tcp", err)
 	}
-	if l.gate, err = newGate(s, addr, tl.(*net.TCPListener), s.lane); err != nil {
+	if l.gate, err = newGate(s, addr, tl, s.lane); err != nil {
 		l.closeSockets()
 		return nil, listenError(addr, "tcp", err)
 	}
+	l.startReading()
+	l.acceptor.Go(func() { s.serveTCP(l.gate) })
+	return l, nil
+}
+
+// startReading has the UDP sockets read, until stopReading.
+func (l *listener) startReading() {
 	for _, w := range l.workers {
+		_ = w.conn.SetReadDeadline(time.Time{})
 		l.readers.Go(w.run)
 	}
-	l.readers.Go(func() { s.serveTCP(l.gate) })
-	return l, nil
+}
+
+func (l *listener) stopReading() {
+	for _, w := range l.workers {
+		_ = w.conn.SetReadDeadline(time.Unix(1, 0)) // wakes it
+	}
+	l.readers.Wait()
 }
 
 // family of an address: "udp" alone would open a v6 socket for 0.0.0.0.
@@ -75,17 +88,16 @@ func control(f func(fd int) error) func(string, string, syscall.RawConn) error {
 func (s *Server) openWorker(addr netip.AddrPort, at string, join bool) (*worker, error) {
 	network := "udp" + family(addr)
 	share := func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }
-	lc := net.ListenConfig{Control: control(func(fd int) error {
+	conn, err := s.listenUDP(addr, at, func(fd int) error {
 		if join {
 			return errors.Join(prepare(fd, network, addr.Addr()), share(fd))
 		}
 		return prepare(fd, network, addr.Addr())
-	})}
-	pc, err := lc.ListenPacket(context.Background(), network, at)
+	})
 	if err != nil {
 		return nil, listenError(addr, "udp", err)
 	}
-	w := &worker{s: s, addr: addr, sealed: s.lane.Sealed, conn: pc.(*net.UDPConn), batch: newBatch(addr.Addr().IsUnspecified())}
+	w := &worker{s: s, addr: addr, sealed: s.lane.Sealed, conn: conn, batch: newBatch(addr.Addr().IsUnspecified())}
 	if w.raw, err = w.conn.SyscallConn(); err == nil {
 		err = control(share)("", "", w.raw)
 	}
@@ -94,7 +106,7 @@ func (s *Server) openWorker(addr netip.AddrPort, at string, join bool) (*worker,
 		w.watch, err = s.lane.watch()
 	}
 	if err != nil {
-		pc.Close()
+		conn.Close()
 		return nil, listenError(addr, "udp", err)
 	}
 	return w, nil
@@ -114,6 +126,22 @@ func (l *listener) closeSockets() {
 // v4 socket is asked for the v4 form only, a v6 one for v6 only, so that "::"
 // and "0.0.0.0" can both be listened on.
 func prepare(fd int, network string, addr netip.Addr) error {
+	if addr.Is6() {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
+			return err
+		}
+	}
+	return prepareFor(fd, network, addr)
+}
+
+// udpRoom is for what comes while nobody reads, in bytes: the queries of a second
+// at 1,000 a second, all of one client, which the kernel counts with 768 bytes or
+// more each, while another program takes our place. The kernel doubles it. An
+// empty queue takes no memory.
+const udpRoom = 1 << 20
+
+// prepareFor sets those of the options that a bound socket takes as well.
+func prepareFor(fd int, network string, addr netip.Addr) error {
 	var errs []error
 	wildcard := 0 // a socket with an address of its own answers from that
 	if addr.IsUnspecified() {
@@ -128,11 +156,12 @@ func prepare(fd int, network string, addr netip.Addr) error {
 			unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_OMIT))
 	case "udp6":
 		errs = append(errs,
-			unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1),
 			unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, wildcard),
 			unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_OMIT))
-	case "tcp6":
-		errs = append(errs, unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1))
+	}
+	if network != "tcp4" && network != "tcp6" && unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, udpRoom) != nil {
+		// Without the right to force it, what net.core.rmem_max allows.
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, udpRoom)
 	}
 	return errors.Join(errs...)
 }
@@ -150,10 +179,11 @@ func listenError(addr netip.AddrPort, network string, err error) error {
 
 // close answers what waits and can be answered at once, and closes the rest.
 func (l *listener) close() {
-	for _, w := range l.workers {
-		_ = w.conn.SetReadDeadline(time.Unix(1, 0)) // wakes it
-	}
 	l.gate.Close()
-	l.readers.Wait()
+	l.stopReading()
+	for _, w := range l.workers {
+		w.drain()
+	}
+	l.acceptor.Wait()
 	l.closeSockets()
 }

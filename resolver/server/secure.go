@@ -1,10 +1,8 @@
 package server
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -136,17 +134,15 @@ func (set *secureSet) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate,
 }
 
 func (s *Server) openSecure(k secureKey) (*secureListener, error) {
-	network := "tcp" + family(k.addr)
-	lc := net.ListenConfig{Control: control(func(fd int) error { return prepare(fd, network, k.addr.Addr()) })}
-	tl, err := lc.Listen(context.Background(), network, k.addr.String())
+	s.mu.Lock()
+	tl, err := s.listenTCP(k.addr, k.addr.String())
+	lane := s.lane
+	s.mu.Unlock()
 	if err != nil {
 		return nil, listenError(k.addr, "tcp", err)
 	}
-	s.mu.Lock()
-	lane := s.lane
-	s.mu.Unlock()
 	l := &secureListener{served: make(chan struct{})}
-	if l.gate, err = newGate(s, k.addr, tl.(*net.TCPListener), lane); err != nil {
+	if l.gate, err = newGate(s, k.addr, tl, lane); err != nil {
 		return nil, listenError(k.addr, "tcp", err)
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.secure.certificate}

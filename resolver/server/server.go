@@ -77,10 +77,11 @@ type counters struct {
 
 // inFlight is the queries that the handler answers.
 type inFlight struct {
-	sync.WaitGroup
-	slots chan struct{} // one for each
-	ends  *work.Deadlines
-	crew  work.Crew // for those over UDP
+	sync.WaitGroup                // over connections, and these themselves
+	udp            sync.WaitGroup // grows only while the sockets are read
+	slots          chan struct{}  // one for each
+	ends           *work.Deadlines
+	crew           work.Crew // for those over UDP
 }
 
 // Server listens on a changing set of addresses. Its methods are safe for
@@ -97,11 +98,19 @@ type Server struct {
 	cancel   context.CancelFunc
 	inFlight inFlight
 
-	mu        sync.Mutex // guards following
-	lane      Lane
+	mu   sync.Mutex // guards following
+	lane Lane
+	plainSet
+	udp    udpState
+	secure secureSet
+}
+
+// plainSet is the listeners without encryption, and what those of all transports
+// take over.
+type plainSet struct {
 	listeners map[netip.AddrPort]*listener
-	udp       udpState
-	secure    secureSet
+	given     []Socket
+	paused    atomic.Pointer[chan struct{}] // closed by Resume; nil: not paused; needs no lock
 }
 
 // New returns a Server that listens nowhere and serves nobody yet.
@@ -110,8 +119,9 @@ func New(h Handler, l Limits, log *slog.Logger) *Server {
 	s := &Server{
 		handler: h, limits: l, log: log,
 		inFlight: inFlight{slots: make(chan struct{}, l.InFlight), ends: work.NewDeadlines(ctx, l.Resolve)}, tcp: newStreamLimits(l),
-		ctx: ctx, cancel: cancel, listeners: map[netip.AddrPort]*listener{},
+		ctx: ctx, cancel: cancel,
 	}
+	s.listeners = map[netip.AddrPort]*listener{}
 	s.lane.Sealed = cache.NewSealed(0, &cache.Generation{})
 	s.udp.packets = newPackets()
 	s.secure.rooms.New = func() any { return new([answerRoom]byte) }
@@ -201,8 +211,10 @@ func (s *Server) Close() {
 		s.close(l)
 	}
 	s.mu.Unlock()
+	s.CloseUnwanted()
 	s.secure.close()
 	s.inFlight.Wait()
+	s.inFlight.udp.Wait()
 	s.inFlight.crew.Close()
 }
 

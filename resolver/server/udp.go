@@ -45,25 +45,32 @@ type worker struct {
 // closed: about what a receive buffer holds.
 const drainRounds = 64
 
-// run answers until the socket's read deadline has passed, and then what still
-// waits. Only when nothing does is the scheduler told: a goroutine that is
-// woken for each packet would cost as much as the packet.
+// run answers until the socket's read deadline has passed. Only when nothing
+// waits is the scheduler told: a goroutine that is woken for each packet would
+// cost as much as the packet.
 func (w *worker) run() {
-	round := func(fd uintptr) (some bool) {
-		switch w.batch.receive(fd) {
-		case unix.EAGAIN:
-			return false
-		case 0:
-			w.answer(fd)
-		default:
-			w.s.count.dropped.Add(1) // an ICMP error of an earlier answer
-		}
-		return true
-	}
+	round := w.round
 	for w.raw.Read(round) == nil {
 	}
+}
+
+// round answers a batch, and reports whether there was one.
+func (w *worker) round(fd uintptr) (some bool) {
+	switch w.batch.receive(fd) {
+	case unix.EAGAIN:
+		return false
+	case 0:
+		w.answer(fd)
+	default:
+		w.s.count.dropped.Add(1) // an ICMP error of an earlier answer
+	}
+	return true
+}
+
+// drain answers what still waits in a socket that nobody reads any more.
+func (w *worker) drain() {
 	_ = w.raw.Control(func(fd uintptr) {
-		for n := 0; n < drainRounds && round(fd); n++ {
+		for n := 0; n < drainRounds && w.round(fd); n++ {
 		}
 	})
 }
@@ -160,13 +167,13 @@ func (w *worker) handOver(q wire.Query, i int, from Client) {
 	}
 	p.client = from
 	p.from, p.fromLen = w.batch.from[i], w.batch.in[i].Namelen
-	w.s.inFlight.Add(1)
+	w.s.inFlight.udp.Add(1)
 	w.s.inFlight.crew.Go(p.work)
 }
 
 func (p *packet) answer() {
 	w := p.worker
-	defer w.s.inFlight.Done()
+	defer w.s.inFlight.udp.Done()
 	reply := w.s.answer(p.room[:0], p.query, p.client)
 	w.s.release()
 	if len(reply) == 0 {

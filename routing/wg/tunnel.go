@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -46,9 +47,10 @@ type Options struct {
 	Name   string // of the interface
 	Config *Config
 	Kind   Kind
-	FwMark uint32 // of the tunnel's own UDP packets: the mark of the direct path
-	Field  uint32 // the bits of the mark that FwMark decides; the file's FwMark has the others. 0: all
-	Links  Links  // also for Userspace: a killed run may have left a kernel link
+	FwMark uint32   // of the tunnel's own UDP packets: the mark of the direct path
+	Field  uint32   // the bits of the mark that FwMark decides; the file's FwMark has the others. 0: all
+	Links  Links    // also for Userspace: a killed run may have left a kernel link
+	TUN    *os.File // of that name, open already, with its link: Open closes it where Kind is Kernel
 	Logger *slog.Logger
 }
 
@@ -63,6 +65,7 @@ type Tunnel struct {
 	log   *slog.Logger
 
 	mu     sync.Mutex // guards following
+	tun    *os.File   // for the next device; nil: a new one
 	client *wgctrl.Client
 	link   link
 	runs   Kind // what link is; Auto for none
@@ -97,7 +100,7 @@ var errNoDevice = errors.New("has no device")
 func Open(ctx context.Context, o Options) (*Tunnel, error) {
 	t := &Tunnel{
 		name: o.Name, kind: o.Kind, mark: o.FwMark, field: o.Field, links: o.Links, log: o.Logger.With("tunnel", o.Name),
-		runs:   Auto,
+		tun: o.TUN, runs: Auto,
 		chosen: map[call]netip.AddrPort{},
 		given:  given{endpoint: map[PublicKey]netip.AddrPort{}},
 	}
@@ -375,7 +378,11 @@ func (t *Tunnel) ensureLocked(want *Config) (*step, error) {
 }
 
 func (t *Tunnel) makeLocked(want *Config) (*step, error) {
-	if t.kind == Userspace {
+	if t.tun != nil && t.kind == Kernel {
+		t.tun.Close() // the link goes with it
+		t.tun = nil
+	}
+	if t.kind == Userspace || t.tun != nil {
 		return t.makeUserspaceLocked(want)
 	}
 	err := t.links.AddWireGuard(t.name)
@@ -397,7 +404,7 @@ func (t *Tunnel) makeLocked(want *Config) (*step, error) {
 }
 
 func (t *Tunnel) makeUserspaceLocked(want *Config) (*step, error) {
-	if _, err := net.InterfaceByName(t.name); err == nil {
+	if _, err := net.InterfaceByName(t.name); err == nil && t.tun == nil {
 		// A link that a killed run of ours left, when it used the kernel's.
 		if err := t.adoptLocked(want); err != nil {
 			return nil, err
@@ -411,11 +418,16 @@ func (t *Tunnel) makeUserspaceLocked(want *Config) (*step, error) {
 	if mtu == 0 {
 		mtu = 1420
 	}
-	dev, err := newUserspace(t.name, mtu, t.log)
+	given := t.tun
+	t.tun = nil // whatever becomes of it
+	dev, err := newUserspace(t.name, mtu, given, t.log)
 	if err != nil {
 		return nil, err
 	}
 	t.link, t.runs = dev, Userspace
+	if given != nil {
+		return nil, nil
+	}
 	return &step{text: "wireguard-go " + t.name}, nil
 }
 

@@ -33,9 +33,17 @@ type userspace struct {
 	closed bool
 }
 
-// newUserspace makes the TUN, which is down, and its device, which is stopped.
-func newUserspace(name string, mtu int, log *slog.Logger) (link, error) {
-	opened, err := tun.CreateTUN(name, mtu)
+// newUserspace makes the TUN, which is down, or takes the one that is given, and
+// its device, which is stopped.
+func newUserspace(name string, mtu int, given *os.File, log *slog.Logger) (link, error) {
+	open := func() (tun.Device, error) { return tun.CreateTUN(name, mtu) }
+	if given != nil {
+		open = func() (tun.Device, error) { return tun.CreateTUNFromFile(given, mtu) }
+	}
+	opened, err := open()
+	if err != nil && given != nil {
+		given.Close()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("opening a TUN: %w%s", err, tunHint())
 	}
@@ -173,23 +181,6 @@ func (u *userspace) alive() bool {
 	}
 	name, err := tunName(u.tun.File())
 	return err == nil && name == u.name
-}
-
-// tunName asks the kernel; tun.Device remembers the name it was made with.
-func tunName(f *os.File) (string, error) {
-	ifr, err := unix.NewIfreq("")
-	if err != nil {
-		return "", err
-	}
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return "", err
-	}
-	var errno error
-	if err := raw.Control(func(fd uintptr) { errno = unix.IoctlIfreq(int(fd), unix.TUNGETIFF, ifr) }); err != nil {
-		return "", err
-	}
-	return ifr.Name(), errno
 }
 
 func (u *userspace) close() error {

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // ErrNoDaemon means that nobody listens at the control socket.
@@ -69,6 +70,40 @@ func (c *Client) Forget(ctx context.Context, addr string) (Done, error) {
 // Reload reads the file again.
 func (c *Client) Reload(ctx context.Context) (Done, error) {
 	return do[Done](ctx, c, http.MethodPost, "/v1/reload", nil)
+}
+
+// How long a daemon may be away after a restart that began: a service manager
+// starts it anew.
+const (
+	awayTime  = 10 * time.Second
+	awayCheck = 100 * time.Millisecond
+)
+
+// Restart has the program on disk take the daemon's place, and returns the
+// status of that when it serves. On an error of the daemon's it runs on as it was.
+func (c *Client) Restart(ctx context.Context) (Status, error) {
+	_, err := do[Done](ctx, c, http.MethodPost, "/v1/restart", nil)
+	// The connection ends with the program that was asked.
+	if err == nil || !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+		return Status{}, err
+	}
+	c.http.CloseIdleConnections()
+	tick := time.NewTicker(awayCheck)
+	defer tick.Stop()
+	for begun := time.Now(); ; {
+		s, err := c.Status(ctx)
+		if err == nil {
+			return s, nil
+		}
+		if time.Since(begun) > awayTime {
+			return s, fmt.Errorf("the new program does not serve; its log says why: %w", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return s, ctx.Err()
+		}
+	}
 }
 
 // Portal opens the kill switch for a login, for a time as "10m", or closes it

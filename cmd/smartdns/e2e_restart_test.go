@@ -1,0 +1,346 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"smartdns/lab"
+)
+
+var longRestarts = flag.Bool("restarts", false, "restart 20 times in TestRestartInPlaceLosesNothing")
+
+// A restart in place loses no query: 1,000 a second by UDP and some by TCP, each
+// with one retry. The cache is kept, the process number stays, flows at home do
+// not notice, those of the tunnel go on, and nothing leaks. What does not work
+// changes nothing (SECURITY C-07, C-08).
+func TestRestartInPlaceLosesNothing(t *testing.T) {
+	rounds := 3
+	if *longRestarts {
+		rounds = 20
+	}
+	w := newWorld(t)
+	program := w.startBy("smartdns")
+	w.waitUp()
+	pid := w.daemon.Pid()
+	warm := lab.Numbered("cn", warmNames)
+	for _, name := range warm {
+		w.resolve(name, 0)
+	}
+	asked := func() (n int) {
+		for _, a := range w.DNS.Asked("") {
+			if slices.ContainsFunc(warm, func(name string) bool { return strings.EqualFold(a.Name, dns.Fqdn(name)) }) {
+				n++
+			}
+		}
+		return n
+	}
+	before := asked()
+	tr := w.traffic()
+	begun := time.Now()
+	flood := w.flood(1000)
+	for i := range rounds {
+		out, err := w.cli("restart")
+		if err != nil || !strings.HasPrefix(out, "restarted: smartdns ") {
+			t.Fatalf("restart %d: %v\n%s", i, err, out)
+		}
+		if err := w.heldBy(pid); err != nil {
+			t.Fatalf("restart %d: %v", i, err)
+		}
+		w.waitFor("READY=1 has come", 10*time.Second, func() error {
+			if n := w.readies(); n != i+2 {
+				return fmt.Errorf("it has come %d times", n)
+			}
+			return nil
+		})
+		w.refusesToRestart(program, i)
+	}
+	// Two at once are both answered.
+	var both sync.WaitGroup
+	for range 2 {
+		both.Go(func() {
+			if out, err := w.cli("restart"); err != nil {
+				t.Errorf("one of two restarts: %v\n%s", err, out)
+			}
+		})
+	}
+	both.Wait()
+	w.waitUp()
+	flood.end()
+	tr.works("after the restarts", 6*time.Second)
+	tr.unharmed(begun, "the restarts", func(p *probe) bool { return atHome(p) || p.long })
+	tr.stop()
+	w.noLeaks()
+	if n := asked() - before; n > warmNames/10*(rounds+2) {
+		t.Errorf("the servers were asked %d times for %d names that were cached, in %d restarts", n, warmNames, rounds+2)
+	}
+	w.waitFor("the kernel is as planned", 6*time.Second, w.asPlanned)
+	t.Logf("%d restarts, %s; asked again for cached names: %d; %s", rounds+2, flood, asked()-before, took(w.daemon.Log()))
+}
+
+// took is how long queries waited, as the log says it.
+func took(log string) (all []string) {
+	for line := range strings.Lines(log) {
+		if _, d, ok := strings.Cut(line, `"queries waited"=`); ok {
+			all = append(all, strings.TrimSpace(d))
+		}
+	}
+	return all
+}
+
+// startBy starts the daemon by a symbolic link of that name, which it returns.
+func (w *world) startBy(name string) string {
+	w.t.Helper()
+	at := filepath.Join(w.t.TempDir(), name)
+	if err := os.Symlink(w.exe, at); err != nil {
+		w.t.Fatal(err)
+	}
+	exe := w.exe
+	w.exe = at
+	w.start()
+	w.exe = exe
+	return at
+}
+
+// heldBy is the error unless that process has the network namespace.
+func (w *world) heldBy(pid int) error {
+	_, err := w.cli("cleanup")
+	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("(pid %d)", pid)) {
+		return fmt.Errorf("cleanup says %v, want that process %d runs", err, pid)
+	}
+	return nil
+}
+
+// refusesToRestart checks one way in which the program or the file does not work.
+func (w *world) refusesToRestart(program string, which int) {
+	w.t.Helper()
+	replace := func(make func(at string) error) func() error {
+		return func() error {
+			next := program + ".new"
+			return errors.Join(make(next), os.Rename(next, program))
+		}
+	}
+	write := func(text string) func(string) error {
+		return func(at string) error { return os.WriteFile(at, []byte(text), 0o755) }
+	}
+	all := []struct {
+		does func() error
+		says string
+	}{
+		{replace(write("#!/bin/sh\necho this is broken >&2\nexit 3\n")), "this is broken"},
+		{func() error { return w.Gateway.WriteConfig(w.config + "\nnonsense = 1\n") }, "nonsense"},
+		{func() error { return os.Remove(program) }, "no such file"},
+		{replace(write("no program")), "exec format error"},
+		{replace(func(at string) error { return os.Mkdir(at, 0o755) }), "permission denied"},
+	}
+	one := all[which%len(all)]
+	if err := one.does(); err != nil {
+		w.t.Fatal(err)
+	}
+	readies := w.readies()
+	_, err := w.cli("restart")
+	if err == nil || !strings.Contains(err.Error(), one.says) || !strings.Contains(err.Error(), "the daemon runs on as it was") || !strings.Contains(err.Error(), "exit status 1") {
+		w.t.Errorf("a restart that cannot be: %v, want %q", err, one.says)
+	}
+	if w.readies() != readies {
+		w.t.Errorf("a restart that cannot be: notices %q", w.daemon.Notices())
+	}
+	if err := errors.Join(os.RemoveAll(program), os.Symlink(w.exe, program), w.Gateway.WriteConfig(w.config)); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// readies counts how often the daemon has said that it is ready.
+func (w *world) readies() (n int) {
+	for _, notice := range w.daemon.Notices() {
+		if notice == "READY=1" {
+			n++
+		}
+	}
+	return n
+}
+
+const warmNames = 200
+
+// flood is clients that ask at a steady pace, whether they are answered or not.
+type flood struct {
+	w      *world
+	cancel context.CancelFunc
+	all    sync.WaitGroup
+
+	sent, again, tcp atomic.Int64
+	slowest          atomic.Int64 // ns
+}
+
+func (f *flood) String() string {
+	return fmt.Sprintf("%d queries by UDP, %d of them twice, the slowest answered after %s, and %d by TCP", f.sent.Load(), f.again.Load(), time.Duration(f.slowest.Load()).Round(time.Millisecond), f.tcp.Load())
+}
+
+// flood begins to ask for the warm names, and for fresh ones, rate times a second.
+func (w *world) flood(rate int) *flood {
+	ctx, cancel := context.WithCancel(w.t.Context())
+	f := &flood{w: w, cancel: cancel}
+	const clients = 10
+	for client := range clients {
+		f.all.Go(func() { f.overUDP(ctx, client, clients*time.Second/time.Duration(rate)) })
+	}
+	for client := range 4 {
+		f.all.Go(func() { f.overTCP(ctx, clients+client) })
+	}
+	w.t.Cleanup(f.end)
+	return f
+}
+
+// end stops the clients, which then wait for what is under way.
+func (f *flood) end() {
+	f.cancel()
+	f.all.Wait()
+}
+
+// name is the n-th that a client asks for: one of twenty is fresh.
+func floodName(client, n int) string {
+	number := 1 + (client*37+n)%warmNames
+	if n%20 == 19 {
+		number = 1000 + client*600 + n/20%600
+	}
+	return fmt.Sprintf("n%05d.cn.test.", number)
+}
+
+// overUDP asks at a pace, and at the end once more for what was not answered.
+func (f *flood) overUDP(ctx context.Context, client int, every time.Duration) {
+	c, err := f.w.Client.Dial(f.w.t.Context(), "udp", netip.AddrPort{}, netip.AddrPortFrom(gatewayDNS, 53))
+	if err != nil {
+		f.w.t.Error(err)
+		return
+	}
+	defer c.Close()
+	conn := &dns.Conn{Conn: c}
+	var mu sync.Mutex // guards waiting
+	waiting := map[uint16]time.Time{}
+	names := map[uint16]string{}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			m, err := conn.ReadMsg()
+			if err != nil {
+				return // the deadline
+			}
+			mu.Lock()
+			if since, ok := waiting[m.Id]; ok && len(lab.Addresses(m)) == 1 {
+				if d := int64(time.Since(since)); d > f.slowest.Load() {
+					f.slowest.Store(d)
+				}
+				delete(waiting, m.Id)
+			}
+			mu.Unlock()
+		}
+	}()
+	ask := func(id uint16, name string) {
+		q := new(dns.Msg).SetQuestion(name, dns.TypeA)
+		q.Id = id
+		mu.Lock()
+		waiting[id] = time.Now()
+		mu.Unlock()
+		if err := conn.WriteMsg(q); err != nil {
+			f.w.t.Errorf("a query of client %d: %v", client, err) // refused, say
+		}
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	id := uint16(0)
+	for n := 0; ctx.Err() == nil && n < 1<<16-1; n++ {
+		<-tick.C
+		id++
+		names[id] = floodName(client, n)
+		ask(id, names[id])
+		f.sent.Add(1)
+	}
+	left := func() (ids []uint16) {
+		mu.Lock()
+		defer mu.Unlock()
+		for id := range waiting {
+			ids = append(ids, id)
+		}
+		return ids
+	}
+	answered := func(limit time.Duration) {
+		for begun := time.Now(); len(left()) > 0 && time.Since(begun) < limit; {
+			<-tick.C
+		}
+	}
+	answered(2 * time.Second)
+	for _, id := range left() {
+		f.again.Add(1)
+		ask(id, names[id])
+	}
+	answered(10 * time.Second)
+	for _, id := range left() {
+		f.w.t.Errorf("client %d's query for %s is lost", client, names[id])
+	}
+	_ = c.SetReadDeadline(time.Now())
+	<-done
+}
+
+// overTCP asks over connections that it opens again when they end, each query at
+// most twice.
+func (f *flood) overTCP(ctx context.Context, client int) {
+	var conn *dns.Conn
+	ask := func(name string) error {
+		if conn == nil {
+			c, err := f.w.Client.Dial(f.w.t.Context(), "tcp", netip.AddrPort{}, netip.AddrPortFrom(gatewayDNS, 53))
+			if err != nil {
+				return err
+			}
+			conn = &dns.Conn{Conn: c}
+		}
+		q := new(dns.Msg).SetQuestion(name, dns.TypeA)
+		err := errors.Join(conn.SetDeadline(time.Now().Add(10*time.Second)), conn.WriteMsg(q))
+		if err != nil {
+			return err
+		}
+		m, err := conn.ReadMsg()
+		if err == nil && (m.Id != q.Id || len(lab.Addresses(m)) != 1) {
+			err = fmt.Errorf("no address in %v", m)
+		}
+		return err
+	}
+	hangUp := func() {
+		if conn != nil {
+			conn.Close()
+		}
+		conn = nil
+	}
+	defer hangUp()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for n := 0; ctx.Err() == nil; n++ {
+		<-tick.C
+		f.tcp.Add(1)
+		// One in ten connections of a client's is new anyway, as the server has it end.
+		if n%10 == 0 {
+			hangUp()
+		}
+		name := floodName(client, n)
+		if ask(name) == nil {
+			continue
+		}
+		hangUp()
+		if err := ask(name); err != nil {
+			f.w.t.Errorf("client %d's second query over TCP for %s: %v", client, name, err)
+			hangUp()
+		}
+	}
+}
