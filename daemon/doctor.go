@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"smartdns/resolver/server"
 	"smartdns/routing"
+	"smartdns/routing/hostdns"
 	"smartdns/web/api"
 )
 
@@ -19,10 +19,11 @@ import (
 // without the daemon and changes nothing: what has to be tried is tried in a
 // network namespace that ends with it.
 func Doctor(ctx context.Context, o Options) api.Diagnosis {
-	all := diagnose(examine(ctx, o))
+	h := examine(ctx, o)
+	all := diagnose(h)
 	slices.SortStableFunc(all, func(a, b api.Finding) int { return cmp.Compare(a.Severity, b.Severity) })
 	return api.Diagnosis{
-		Schema: api.Schema, Findings: append([]api.Finding{}, all...),
+		Schema: api.Schema, Findings: append([]api.Finding{}, all...), Kernel: append([]api.Feature{}, h.kernel...),
 		Fine: !slices.ContainsFunc(all, func(f api.Finding) bool { return f.Severity == severityError }),
 	}
 }
@@ -34,14 +35,14 @@ type host struct {
 	conflicts []routing.Condition
 	links     []routing.Iface
 	listen    []netip.AddrPort // where we are to take queries
-	sockets   []server.Holder  // who does at port 53
+	sockets   []portHolder     // who does
 	running   bool             // a daemon of ours does
 	beside    neighbours       // chains of others
 	flow      []string         // flowtables
 	files     []fileFacts      // that hold secrets
-	now       time.Time
-	built     time.Time // zero where nobody knows
+	clock     clockFacts
 	space     spaceFacts
+	kernel    []api.Feature
 }
 
 // configFacts are what smartdns check says, and of what.
@@ -53,6 +54,14 @@ type configFacts struct {
 	system   bool // resolv.conf is to be ours
 	asked    bool // and names us
 	resolver string
+	refused  error // why resolv.conf cannot be ours
+}
+
+// clockFacts are what time it is said to be.
+type clockFacts struct {
+	now      time.Time
+	known    time.Time // of this program, or of its last run: past; zero where nobody knows
+	unsynced bool      // nothing keeps the clock right
 }
 
 // fileFacts are a file that others should not read.
@@ -112,16 +121,8 @@ func diagnose(h host) []api.Finding {
 	}
 	if c := h.config; c.system && c.asked && !h.running {
 		bad("smartdns run", "this host asks us for names, and no daemon of ours runs")
-	} else if c.resolver != "" && !c.asked {
-		fix := "write system = true under [listen]"
-		switch {
-		case c.system && h.running:
-			fix = "smartdns status" // it says why it cannot
-		case c.system:
-			fix = "smartdns run"
-		}
-		warn(fix, "%s belongs to %s: this host itself does not ask us", resolvConf, c.resolver)
 	}
+	judgeResolvConf(h.config, h.running, warn)
 	all = append(all, judgeLists(h)...)
 	for _, f := range h.files {
 		if f.mode.Perm()&0o077 != 0 {
@@ -143,6 +144,33 @@ func diagnose(h host) []api.Finding {
 	return all
 }
 
+// judgeResolvConf says who keeps this host from asking us, and how that one is told
+// to let it.
+func judgeResolvConf(c configFacts, running bool, warn func(fix, format string, args ...any)) {
+	if c.asked {
+		return
+	}
+	whose := ""
+	if c.resolver != "" {
+		whose = ", which belongs to " + c.resolver + ","
+	}
+	switch {
+	case c.refused != nil:
+		what, fix, ok := strings.Cut(strings.TrimSuffix(c.refused.Error(), " ("+hostdns.ErrNotOurs.Error()+")"), ": ")
+		if !ok {
+			fix = "smartdns status"
+		}
+		warn(fix, "%s%s cannot be made to name us: %s", resolvConf, whose, what)
+	case c.resolver == "":
+	case !c.system:
+		warn("write system = true under [listen]", "%s belongs to %s: this host itself does not ask us", resolvConf, c.resolver)
+	case !running:
+		warn("smartdns run", "%s belongs to %s: this host itself does not ask us", resolvConf, c.resolver)
+	default: // it tried, and its status says what happened
+		warn(cmp.Or(hostdns.LetGo(c.resolver), "smartdns status"), "%s belongs to %s, which does not let go of it: this host itself does not ask us", resolvConf, c.resolver)
+	}
+}
+
 // conflictFix is the command in a condition's text, if it has one.
 // What uses bits of our field may be all the same to its owner: no fix is known.
 func conflictFix(c routing.Condition) string {
@@ -155,57 +183,18 @@ func conflictFix(c routing.Condition) string {
 	return ""
 }
 
-// judgePort says who has an address that we are to listen at.
-func judgePort(h host) []api.Finding {
-	if h.running {
-		return nil // it could bind, and says in its status where it could not
-	}
-	var all []api.Finding
-	said := map[string]bool{}
-	for _, s := range h.sockets {
-		if !slices.ContainsFunc(h.listen, func(a netip.AddrPort) bool { return collide(a, s.Addr) }) {
-			continue
-		}
-		who, fix := "somebody whom we may not look at", "ss -lnp sport = :53"
-		if s.PID != 0 {
-			who, fix = fmt.Sprintf("%s (process %d)", s.Name, s.PID), "systemctl disable --now "+s.Name
-			if n := s.Name; n == "systemd-resolve" || n == "systemd-resolved" {
-				fix = "mkdir -p /etc/systemd/resolved.conf.d && printf '[Resolve]\\nDNSStubListener=no\\n' > /etc/systemd/resolved.conf.d/smartdns.conf && systemctl restart systemd-resolved"
-			}
-			if s.Name == "smartdns" {
-				who += ", another program of this name, as in Debian's package"
-			}
-		}
-		if key := who + s.Addr.String(); !said[key] {
-			said[key] = true
-			all = append(all, api.Finding{Severity: severityError, Fix: fix, What: fmt.Sprintf("port %d of %s is taken by %s", s.Addr.Port(), s.Addr.Addr(), who)})
-		}
-	}
-	return all
-}
-
-// collide reports whether two sockets cannot both be bound.
-func collide(a, b netip.AddrPort) bool {
-	if a.Port() != b.Port() {
-		return false
-	}
-	any6 := netip.IPv6Unspecified() // takes IPv4, too, unless told not to
-	return a.Addr() == b.Addr() || b.Addr() == any6 ||
-		a.Addr().Is4() == b.Addr().Is4() && (a.Addr().IsUnspecified() || b.Addr().IsUnspecified())
-}
-
 // judgeLists says which lists are missing, broken or old, and whether the clock
 // can be right.
 func judgeLists(h host) []api.Finding {
 	var all []api.Finding
-	newest := h.built
+	newest := h.clock.known
 	for _, l := range h.config.lists {
 		day, err := time.Parse(time.DateOnly, l.Date)
 		known := err == nil
 		if known && day.After(newest) {
 			newest = day
 		}
-		switch age := h.now.Sub(day); {
+		switch age := h.clock.now.Sub(day); {
 		case l.Error != "":
 			all = append(all, api.Finding{Severity: severityWarning, What: fmt.Sprintf("list %s: %s", l.Name, l.Error)})
 		case l.Entries == 0:
@@ -214,10 +203,15 @@ func judgeLists(h host) []api.Finding {
 			all = append(all, api.Finding{Severity: severityWarning, Fix: `write url = "…" in [list.` + l.Name + "]", What: fmt.Sprintf("the data of list %s is %d days old", l.Name, int(age.Hours()/24))})
 		}
 	}
-	if h.now.Add(24 * time.Hour).Before(newest) {
+	if wrong := h.clock.now.Add(24 * time.Hour).Before(newest); !wrong && h.clock.unsynced {
+		all = append(all, api.Finding{
+			Severity: severityWarning, Fix: "timedatectl set-ntp true; on OpenWrt: service sysntpd start",
+			What: "nothing keeps the clock right: no NTP client has told the kernel that it does, and certificates and handshakes go by it",
+		})
+	} else if wrong {
 		all = append(all, api.Finding{
 			Severity: severityError, Fix: "date -s @" + fmt.Sprint(newest.Unix()),
-			What: fmt.Sprintf("the clock says %s, but this program, its last run or a list is of %s: certificates and handshakes will not be valid", h.now.Format(time.DateOnly), newest.Format(time.DateOnly)),
+			What: fmt.Sprintf("the clock says %s, but this program, its last run or a list is of %s: certificates and handshakes will not be valid", h.clock.now.Format(time.DateOnly), newest.Format(time.DateOnly)),
 		})
 	}
 	return all

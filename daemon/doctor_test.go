@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -15,12 +16,13 @@ import (
 	"smartdns/lab/netnstest"
 	"smartdns/resolver/server"
 	"smartdns/routing"
+	"smartdns/routing/hostdns"
 	"smartdns/web/api"
 )
 
 func healthy() host {
 	return host{
-		now: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC), listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53")},
+		clock: clockFacts{now: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)}, listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53")},
 		config: configFacts{tunnels: []routing.Path{"wg0"}},
 		space:  spaceFacts{state: "/var/lib/smartdns", disk: 1 << 30, memory: 1 << 30},
 	}
@@ -33,14 +35,35 @@ func TestDoctorJudges(t *testing.T) {
 		change func(*host)
 		want   string // severity, text and fix: parts of them
 	}{
-		"nothing":       {func(*host) {}, ""},
-		"stub listener": {func(h *host) { h.sockets = []server.Holder{{Addr: at("0.0.0.0:53"), PID: 7, Name: "systemd-resolve"}} }, "error|taken by systemd-resolve (process 7)|DNSStubListener=no"},
-		"the other one": {func(h *host) { h.sockets = []server.Holder{{Addr: at("[::]:53"), PID: 7, Name: "smartdns"}} }, "error|another program of this name|systemctl disable --now smartdns"},
-		"nobody's":      {func(h *host) { h.sockets = []server.Holder{{Addr: at("127.0.0.1:53")}} }, "error|may not look at|ss -lnp"},
+		"nothing": {func(*host) {}, ""},
+		"stub listener": {func(h *host) {
+			h.sockets = []portHolder{{Holder: server.Holder{Addr: at("0.0.0.0:53"), PID: 7, Name: "systemd-resolve"}}}
+		}, "error|taken by systemd-resolve (process 7)|DNSStubListener=no"},
+		"the other one": {func(h *host) {
+			h.sockets = []portHolder{{Holder: server.Holder{Addr: at("[::]:53"), PID: 7, Name: "smartdns"}}}
+		}, "error|another program of this name|systemctl disable --now smartdns"},
+		"nobody's": {func(h *host) { h.sockets = []portHolder{{Holder: server.Holder{Addr: at("127.0.0.1:53")}}} }, "error|may not look at|ss -lnp"},
 		"other address": {func(h *host) {
-			h.sockets = []server.Holder{{Addr: at("127.0.0.53:53"), PID: 7, Name: "systemd-resolve"}}
+			h.sockets = []portHolder{{Holder: server.Holder{Addr: at("127.0.0.53:53"), PID: 7, Name: "systemd-resolve"}}}
 		}, ""},
-		"ourselves": {func(h *host) { h.running = true; h.sockets = []server.Holder{{Addr: at("127.0.0.1:53"), PID: 7}} }, ""},
+		"both networks": {func(h *host) {
+			for _, n := range []string{"udp", "tcp"} {
+				h.sockets = append(h.sockets, portHolder{Holder: server.Holder{Network: n, Addr: at("0.0.0.0:53"), PID: 7, Name: "named"}, unit: "named.service"})
+			}
+		}, "error|port 53 of 0.0.0.0 over UDP and TCP is taken by named (process 7)|systemctl disable --now named.service"},
+		"a child of what must stay": {func(h *host) {
+			h.sockets = []portHolder{{Holder: server.Holder{Network: "udp", Addr: at("127.0.0.1:53"), PID: 7, Name: "dnsmasq"}, unit: "NetworkManager.service"}}
+		}, "error|over UDP is taken by dnsmasq (process 7 of NetworkManager.service)|dns=default"},
+		"a child of somebody": {func(h *host) {
+			h.sockets = []portHolder{{Holder: server.Holder{Addr: at("127.0.0.1:53"), PID: 7, Name: "dnsmasq"}, unit: "pihole.service"}}
+		}, "error|7 of pihole.service|systemctl status 7"},
+		"immutable":       {func(h *host) { h.config.refused = fmt.Errorf("it is immutable: chattr -i x (%w)", hostdns.ErrNotOurs) }, "warning|cannot be made to name us: it is immutable|chattr -i x"},
+		"does not let go": {func(h *host) { h.running, h.config.system, h.config.resolver = true, true, "dhcpcd" }, "warning|does not let go|nohook resolv.conf"},
+		"no NTP":          {func(h *host) { h.clock.unsynced = true }, "warning|nothing keeps the clock right|timedatectl set-ntp true"},
+		"ourselves": {func(h *host) {
+			h.running = true
+			h.sockets = []portHolder{{Holder: server.Holder{Addr: at("127.0.0.1:53"), PID: 7}}}
+		}, ""},
 		"rule first": {func(h *host) {
 			h.conflicts = []routing.Condition{{Kind: routing.ForeignRuleFirst, Text: rule, Fix: "ip rule add"}}
 		}, "warning|comes before|ip rule add"},
@@ -56,7 +79,7 @@ func TestDoctorJudges(t *testing.T) {
 		"asks the dead": {func(h *host) { h.config.system, h.config.asked = true, true }, "error|no daemon|smartdns run"},
 		"resolved's":    {func(h *host) { h.config.resolver = "systemd-resolved" }, "warning|systemd-resolved|system = true"},
 		"not yet ours":  {func(h *host) { h.config.resolver, h.config.system = "NetworkManager", true }, "warning|NetworkManager|smartdns run"},
-		"clock":         {func(h *host) { h.built = h.now.AddDate(1, 0, 0) }, "error|2026-03-01|date -s @"},
+		"clock":         {func(h *host) { h.clock.known = h.clock.now.AddDate(1, 0, 0) }, "error|2026-03-01|date -s @"},
 		"old list":      {func(h *host) { h.config.lists = []api.List{{Name: "cn", Entries: 1, Date: "2025-01-01"}} }, "warning|424 days|[list.cn]"},
 		"empty list":    {func(h *host) { h.config.lists = []api.List{{Name: "cn", Source: "f"}} }, "warning|cn is empty|smartdns reload"},
 		"disk":          {func(h *host) { h.space.disk = 1 << 20 }, "error|1 MiB are left|df -h"},
@@ -75,6 +98,30 @@ func TestDoctorJudges(t *testing.T) {
 		if len(got) != 1 || got[0].Severity != want[0] || !strings.Contains(got[0].What, want[1]) || !strings.Contains(got[0].Fix, want[2]) {
 			t.Errorf("%s: %+v, want %q", name, got, want)
 		}
+	}
+}
+
+// What lacks, and who is told to give it, by whom a process belongs to.
+func TestDoctorKnowsProcesses(t *testing.T) {
+	for cgroup, want := range map[string]string{
+		"0::/system.slice/dnsmasq.service\n":                           "dnsmasq.service",
+		"0::/system.slice/system-foo.slice/foo@a.service/payload\n":    "foo@a.service",
+		"12:pids:/system.slice/named.service\n0::/init.scope\n":        "named.service",
+		"0::/user.slice/user-0.slice/user@0.service/app.slice/x.scope": "",
+		"0::/docker/8c1f\n": "", "": "",
+	} {
+		if got := unitIn(cgroup); got != want {
+			t.Errorf("%q: %q, want %q", cgroup, got, want)
+		}
+	}
+	if f, lacks := (capabilities{}).judge(true, true, false); !lacks || !strings.Contains(f.What, "no CAP_NET_ADMIN and no CAP_NET_BIND_SERVICE") || f.Fix != "sudo smartdns doctor" {
+		t.Errorf("%+v", f)
+	}
+	if f, lacks := (capabilities{bindService: true}).judge(true, true, true); !lacks || strings.Contains(f.What, "BIND") || !strings.Contains(f.Fix, "--cap-add NET_ADMIN") {
+		t.Errorf("%+v", f)
+	}
+	if f, lacks := (capabilities{}).judge(false, false, true); lacks {
+		t.Errorf("a resolver on a high port: %+v", f)
 	}
 }
 
@@ -124,9 +171,14 @@ table inet shop { chain forward { type filter hook forward priority 0; policy dr
 		if entries, err := os.ReadDir(dir); err != nil || len(entries) != 2 {
 			t.Errorf("files were made: %v, %v", entries, err)
 		}
-		for _, want := range []string{"port 53 of 127.0.0.1 is taken by ", "chain ip filter FORWARD of ufw drops", "chain ip filter INPUT of ufw drops what clients on lan0 ask us, at port 53, 5953 over TCP, UDP", `"ip rule pref 100 lookup 51820" comes before`} {
+		for _, want := range []string{"port 53 of 127.0.0.1 over UDP is taken by ", "chain ip filter FORWARD of ufw drops", "chain ip filter INPUT of ufw drops what clients on lan0 ask us, at port 53, 5953 over TCP, UDP", `"ip rule pref 100 lookup 51820" comes before`} {
 			if !slices.ContainsFunc(d.Findings, func(f api.Finding) bool { return strings.Contains(f.What, want) && f.Fix != "" }) {
 				t.Errorf("not found: %s", want)
+			}
+		}
+		for _, want := range []string{"nftables with sets, intervals and marks of flows", "connection tracking by netlink", "rules by mark (v4)", "rules by mark (v6)", "IPv6", "CAP_NET_ADMIN"} {
+			if !slices.Contains(d.Kernel, api.Feature{Name: want, Has: true}) {
+				t.Errorf("the kernel has no %s: %+v", want, d.Kernel)
 			}
 		}
 		if d.Fine {

@@ -4,11 +4,9 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -19,18 +17,19 @@ import (
 
 	"smartdns/configs"
 	"smartdns/nft"
-	"smartdns/resolver/server"
 	"smartdns/routing"
+	"smartdns/routing/hostdns"
 	"smartdns/routing/linux"
 	"smartdns/web/api"
 )
 
 // examine looks at this host, and changes nothing.
-func examine(ctx context.Context, o Options) host {
-	h := host{now: o.clock().Now(), built: buildDate(), sockets: server.Holders(dnsPort), running: alive(o.Dirs)}
+func examine(ctx context.Context, o Options) (h host) {
+	defer func() { h.sockets = portHolders(h.listen) }()
+	h = host{clock: clockFacts{o.clock().Now(), buildDate(), !o.clock().Synchronised()}, running: alive(o.Dirs)}
 	h.space = spaceOf(o.Dirs.State)
-	if t, err := keptTime(clockFile(o.Dirs).peek); err == nil && t.After(h.built) {
-		h.built = t
+	if t, err := keptTime(clockFile(o.Dirs).peek); err == nil && t.After(h.clock.known) {
+		h.clock.known = t
 	}
 	if c, ok := readFlows(conntrackDir).condition(); ok {
 		h.found = append(h.found, api.Finding{Severity: c.Severity, What: c.What, Fix: c.Fix})
@@ -58,6 +57,9 @@ func examine(ctx context.Context, o Options) host {
 		}
 	}
 	h.config.asked, h.config.resolver = hostView(ctx, ours)
+	if c.Listen.System && !h.config.asked {
+		h.config.refused = hostdns.Refused(ctx, resolvConf, systemBus())
+	}
 	h.listen = c.Listen.DNS
 	for _, t := range p.Tunnels {
 		h.secret(t.Config)
@@ -66,6 +68,11 @@ func examine(ctx context.Context, o Options) host {
 		h.secret(c.Listen.Key)
 	}
 	h.failed("reading links, routes and rules", h.look(ctx, o, p))
+	own := ownCapabilities()
+	if f, lacks := own.judge(len(p.Tunnels) > 0, h.lowPorts(), os.Geteuid() == 0); lacks && !h.running {
+		h.found = append(h.found, f)
+	}
+	h.kernel = append(h.kernel, api.Feature{Name: "CAP_NET_ADMIN", Has: own.netAdmin}, api.Feature{Name: "CAP_NET_BIND_SERVICE", Has: own.bindService})
 	return h
 }
 
@@ -105,10 +112,7 @@ func (h *host) look(ctx context.Context, o Options, p *Parts) error {
 	for _, c := range routing.Conflicts(p.input(l), facts) {
 		h.conflicts = append(h.conflicts, contend(c, facts))
 	}
-	if !facts.IPv6 {
-		h.found = append(h.found, api.Finding{Severity: severityWarning, Fix: "sysctl -w net.ipv6.conf.all.disable_ipv6=0",
-			What: "the kernel has no IPv6: names get no use from their AAAA answers"})
-	}
+	h.judgeIPv6(facts, p.Tunnels)
 	h.failed("trying the kernel", h.tryKernel(ctx, o, p, l))
 	h.failed("reading nftables", withTable(ctx, func(t *nft.Table) error {
 		chains, err := t.Foreign(ctx)
@@ -132,43 +136,6 @@ func (h *host) gates(ctx context.Context, t *nft.Table, p *Parts, l live) error 
 	for _, g := range all {
 		h.found = append(h.found, api.Finding{Severity: g.Severity, What: g.What, Fix: g.Fix})
 	}
-	return err
-}
-
-// tryKernel loads our table and makes a tunnel in a network namespace of its
-// own, which ends with the thread that is in it.
-func (h *host) tryKernel(ctx context.Context, o Options, p *Parts, l live) error {
-	done := make(chan error)
-	var found []api.Finding
-	go func() {
-		runtime.LockOSThread() // and never unlocks: the thread ends with the goroutine
-		done <- func() error {
-			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-				return fmt.Errorf("making a network namespace to try things in: %w", err)
-			}
-			err := withTable(ctx, func(t *nft.Table) error {
-				_, err := t.Set(ctx, p.ruleset(l))
-				return err
-			})
-			if err != nil {
-				found = append(found, api.Finding{Severity: severityError, Fix: "modprobe -a nf_tables nft_ct nf_conntrack", What: "this kernel does not take our nftables table: " + err.Error()})
-			}
-			k, err := linux.Open(filepath.Join(o.Dirs.Run, sysctlsName))
-			if err != nil {
-				return err
-			}
-			defer k.Close()
-			err = k.AddWireGuard("smartdns-try")
-			if _, tun := os.Stat("/dev/net/tun"); errors.Is(err, unix.EOPNOTSUPP) && tun != nil {
-				found = append(found, api.Finding{Severity: severityError, Fix: "modprobe -a wireguard tun", What: "no tunnel can be made: this kernel has neither WireGuard nor /dev/net/tun"})
-			} else if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
-				return err
-			}
-			return nil
-		}()
-	}()
-	err := <-done
-	h.found = append(h.found, found...)
 	return err
 }
 

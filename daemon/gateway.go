@@ -197,8 +197,12 @@ func offloadCondition(v *view) (api.Condition, bool) {
 	if v.table == nil || v.live.offloads || !v.parts.Config.Routing.Flowtable {
 		return api.Condition{}, false
 	}
+	return noFlowtables(), true
+}
+
+func noFlowtables() api.Condition {
 	return api.Condition{
 		Severity: severityWarning, Fix: "load the kernel module nf_flow_table and restart, or write flowtable = false under [routing]",
 		What: "this kernel has no flowtables, so direct flows pass our chains as others do",
-	}, true
+	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -15,7 +16,7 @@ func (a *app) doctorCommand() *cobra.Command {
 	c := a.withJSON(&cobra.Command{
 		Use:   "doctor",
 		Short: "what on this host would get in the way, and the fix",
-		Long:  "Looks for what on this host would get in the way: firewalls and rules of others,\nwho has port 53, what the kernel lacks, the configuration, lists, files of keys,\nthe clock, disk and memory. Below each finding is a command or a line of the\nfile that mends it. Changes nothing, and needs no daemon. Exit 1 if\na finding breaks something. With --bundle, all that somebody who helps has to\nknow is written into a file, without keys and passwords.",
+		Long:  "Looks for what on this host would get in the way: firewalls and rules of others,\nwho has port 53, what the kernel lacks, the configuration, lists, files of keys,\nthe clock, disk and memory, and says what the kernel was seen to do. Below each finding is a command or a line of the\nfile that mends it. Changes nothing, and needs no daemon. Exit 1 if\na finding breaks something. With --bundle, all that somebody who helps has to\nknow is written into a file, without keys and passwords.",
 		Args:  usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if bundle == "" {
@@ -42,5 +43,19 @@ func (p printer) diagnosis(d api.Diagnosis) {
 	}
 	if len(d.Findings) == 0 {
 		p.line(p.good("fine"), "")
+	}
+	var has []string
+	for _, f := range d.Kernel {
+		if f.Has {
+			has = append(has, f.Name)
+		}
+	}
+	if len(has) > 0 {
+		p.row("here are", strings.Join(has, ", "), "")
+	}
+	for _, f := range d.Kernel {
+		if !f.Has && f.Note != "" {
+			p.row("no", f.Name+": "+f.Note, "")
+		}
 	}
 }

@@ -47,11 +47,28 @@ func isMount(path string) bool {
 	return err == nil && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
 }
 
+// refused says why the file cannot be made to name us, nil when it can, as far as
+// that shows without trying.
+func (f file) refused() error {
+	if err := checkWritable(f.o.Path); err != nil {
+		return err
+	}
+	var fs unix.Statfs_t
+	if isMount(f.o.Path) && unix.Statfs(f.o.Path, &fs) == nil && fs.Flags&unix.ST_RDONLY != 0 {
+		return mountedReadOnly()
+	}
+	now, err := readSnapshot(f.o.Path)
+	if err != nil || now == nil || isOurs(now.data) {
+		return err
+	}
+	return checkManaged(f.content(now))
+}
+
 // checkManaged refuses the file of a program that answers every change with
 // its own, as we do.
 func checkManaged(data []byte) error {
 	if writer(data) == byTailscale {
-		return notOurs("tailscale writes it, again and again", "tailscale set --accept-dns=false")
+		return notOurs("tailscale writes it, again and again", "tailscale set --accept-dns=false; a side with servers = [\"100.100.100.100\"] then has the names of ts.net")
 	}
 	return nil
 }

@@ -40,6 +40,36 @@ func Look(ctx context.Context, path, bus string, ours ...netip.Addr) View {
 	return v
 }
 
+// Refused says why Set could not make a host with the resolv.conf at path ask us,
+// and what to do about that, as far as it shows without trying: nil when it could.
+// The error matches ErrNotOurs.
+func Refused(ctx context.Context, path, bus string) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	b := dial(ctx, bus)
+	defer b.close()
+	for _, h := range (Options{Path: path}).hands(ctx, b) {
+		if f, ok := h.(file); ok {
+			return f.refused()
+		}
+	}
+	return nil
+}
+
+// LetGo returns how a program of View.By is told to leave resolv.conf alone, as a
+// command or a line of its own file; "" where that is not known.
+func LetGo(by string) string {
+	return map[string]string{
+		byNetworkManager: `printf '[main]\ndns=none\n' > /etc/NetworkManager/conf.d/smartdns.conf && systemctl reload NetworkManager`,
+		byTailscale:      "tailscale set --accept-dns=false",
+		"dhcpcd":         "echo nohook resolv.conf >> /etc/dhcpcd.conf",
+		"netconfig":      `sed -i 's/^NETCONFIG_DNS_POLICY=.*/NETCONFIG_DNS_POLICY=""/' /etc/sysconfig/network/config`,
+		"resolvconf":     "echo resolvconf=NO >> /etc/resolvconf.conf",
+		"WSL":            `printf '[network]\ngenerateResolvConf=false\n' >> /etc/wsl.conf`,
+		"Docker":         "docker run --dns 127.0.0.1 …",
+	}[by]
+}
+
 // ByUs is View.By when resolv.conf is the file that we write.
 const ByUs = "smartdns"
 

@@ -85,12 +85,16 @@ func (s *snapshot) write(path string) error {
 	return err
 }
 
+func mountedReadOnly() error {
+	return notOurs("it is mounted read-only", "give the container or the service our address as its DNS server where it is started")
+}
+
 // writeInPlace never leaves the file empty: who reads it meanwhile finds the
 // new beginning.
 func (s *snapshot) writeInPlace(path string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NOFOLLOW, 0)
 	if errors.Is(err, unix.EROFS) {
-		return notOurs("it is mounted read-only", "give the container or the service our address as its DNS server where it is started")
+		return mountedReadOnly()
 	}
 	if err != nil {
 		return err
