@@ -188,7 +188,6 @@ func (s set) diff(have map[string]kernelSet) []step {
 		return out
 	}
 	want := s.elements()
-	slices.SortFunc(want, compareElements)
 	if slices.Equal(want, k.elements) {
 		return out
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -200,7 +201,7 @@ func Asked(t *Table) uint32 {
 // Ranges are what the static sets of prefixes hold, IPv4 first.
 func Ranges(prefixes []netip.Prefix) (all []netipx.IPRange) {
 	for _, s := range static("x", prefixes) {
-		all = append(all, s.ranges...)
+		all = slices.AppendSeq(all, s.prefixes())
 	}
 	return all
 }
@@ -210,3 +211,6 @@ func Counts(t *Table) (bool, error) {
 	sets, err := t.state.sets()
 	return sets[setTunnels].count >= 0, err
 }
+
+// MadeHome tells one making of the set of home from another.
+func MadeHome(t *Table) any { return &t.made[setHome].sets[0].ranges[0] }

@@ -1,10 +1,6 @@
 package nft
 
-import (
-	"slices"
-
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // contents are the elements of static sets, in the order of comparison. A map
 // that was stored is never changed.
@@ -16,7 +12,6 @@ func (p program) contents() contents {
 	for _, s := range p.sets {
 		if !s.marks {
 			c[s.name] = s.elements()
-			slices.SortFunc(c[s.name], compareElements)
 		}
 	}
 	return c

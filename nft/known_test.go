@@ -63,6 +63,32 @@ func TestSetReadsLongSetsOnlyIfOthersCanChangeThem(t *testing.T) {
 	}
 }
 
+// A Set makes the long sets again only when their prefixes are others.
+func TestSetKeepsTheLongSetsItMade(t *testing.T) {
+	r := gateway()
+	r.Addresses.Home = homePrefixes(t)
+	inTable(t, nft.Owned, r, func(table *nft.Table) {
+		set := func(what string, want int, r nft.Ruleset, makes bool) {
+			before := nft.MadeHome(table)
+			steps, err := table.Set(context.Background(), r)
+			if err != nil || len(steps) != want {
+				t.Errorf("%s: %d steps, %v", what, len(steps), err)
+			}
+			if made := nft.MadeHome(table) != before; made != makes {
+				t.Errorf("%s: the set was made again: %t", what, made)
+			}
+		}
+		set("the same", 0, r, false)
+		r.Addresses.Home = slices.Clone(r.Addresses.Home)
+		set("a copy", 0, r, true)
+		r.Addresses.Home = slices.Clone(r.Addresses.Home)
+		r.Addresses.Home[0] = netip.MustParsePrefix("39.0.0.0/24")
+		set("another prefix", 2, r, true)
+		r.Addresses.Home = r.Addresses.Home[:len(r.Addresses.Home)-1]
+		set("fewer", 2, r, true)
+	})
+}
+
 // The ranges of a static set hold what its prefixes hold, and neither overlap
 // nor touch.
 func TestStaticRangesAreThePrefixes(t *testing.T) {

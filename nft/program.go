@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"go4.org/netipx"
 	"golang.org/x/sys/unix"
 
 	"smartdns/routing"
@@ -67,7 +66,7 @@ type set struct {
 	kind   setKind
 	marks  bool
 	size   uint32
-	ranges []netipx.IPRange
+	ranges []element // begins and ends in turn
 	names  []string
 	macs   []routing.MAC
 }
@@ -83,8 +82,11 @@ type move struct {
 	unless []chain
 }
 
-func (r Ruleset) program() program {
-	p := program{chains: r.chains(), paths: r.Paths(), sets: r.sets(), field: r.field(), offload: sorted(r.Gateway.Offload), strict: r.KillSwitch.Level != Lax}
+func (r Ruleset) program() program { return r.programFrom(stock{}) }
+
+// programFrom is program with the sets that are in stock.
+func (r Ruleset) programFrom(s stock) program {
+	p := program{chains: r.chains(), paths: r.Paths(), sets: r.sets(s), field: r.field(), offload: sorted(r.Gateway.Offload), strict: r.KillSwitch.Level != Lax}
 	for _, c := range p.chains {
 		for _, rule := range c.rules {
 			for _, t := range rule.terms {
@@ -103,7 +105,7 @@ func (r Ruleset) program() program {
 	return p
 }
 
-func (r Ruleset) sets() []set {
+func (r Ruleset) sets(from stock) []set {
 	var tunnels []string
 	for _, t := range r.Tunnels {
 		tunnels = append(tunnels, string(t.Path))
@@ -123,13 +125,13 @@ func (r Ruleset) sets() []set {
 	}
 	out = append(out, static(setLAN, r.Addresses.LAN)...)
 	out = append(out, static(setLocal, slices.Concat(private, r.Addresses.LAN))...)
-	out = append(out, static(setHome, r.Addresses.Home)...)
+	out = append(out, from.static(setHome, r.Addresses.Home)...)
 	if r.KillSwitch.Level != Lax {
 		out = append(out, static(setNear, r.KillSwitch.Near)...)
 	}
 	out = append(out, r.portalSets()...)
 	for _, l := range r.Addresses.Lists {
-		out = append(out, static(ident(l.Name), l.Prefixes)...)
+		out = append(out, from.static(ident(l.Name), l.Prefixes)...)
 	}
 	out = append(out, r.gatewaySets()...)
 	for _, p := range r.Paths() {
@@ -148,43 +150,6 @@ func sorted(s []string) []string {
 	s = slices.Clone(s)
 	slices.Sort(s)
 	return slices.Compact(s)
-}
-
-// static returns the sets of both families.
-func static(name string, prefixes []netip.Prefix) []set {
-	s4, s6 := set{name: name + "_4", kind: addresses(v4())}, set{name: name + "_6", kind: addresses(v6())}
-	all := merged(prefixes)
-	n := 0
-	for n < len(all) && all[n].From().Is4() {
-		n++
-	}
-	s4.ranges, s6.ranges = all[:n:n], all[n:]
-	return []set{s4, s6}
-}
-
-// merged returns the addresses of prefixes in their order, IPv4 first. The kernel
-// merges nothing and refuses overlaps, so the ranges neither overlap nor touch.
-// A prefix that is not valid has no address.
-func merged(prefixes []netip.Prefix) []netipx.IPRange {
-	all := make([]netipx.IPRange, 0, len(prefixes))
-	for _, p := range prefixes {
-		if r := netipx.RangeOfPrefix(p); r.IsValid() {
-			all = append(all, r)
-		}
-	}
-	slices.SortFunc(all, func(a, b netipx.IPRange) int { return a.From().Compare(b.From()) })
-	out := all[:0]
-	for _, r := range all {
-		if n := len(out) - 1; n >= 0 && r.From().BitLen() == out[n].To().BitLen() &&
-			(r.From().Compare(out[n].To()) <= 0 || r.From() == out[n].To().Next()) {
-			if out[n].To().Less(r.To()) {
-				out[n] = netipx.IPRangeFrom(out[n].From(), r.To())
-			}
-			continue
-		}
-		out = append(out, r)
-	}
-	return out
 }
 
 // check reports two objects of one name.
@@ -226,9 +191,13 @@ type element struct {
 	end bool
 }
 
-// elements returns the static elements as the kernel takes them.
+// elements returns the static elements as the kernel takes them, sorted. Nobody
+// may change them.
 func (s set) elements() []element {
-	out := make([]element, 0, len(s.names)+2*len(s.ranges))
+	if len(s.ranges) > 0 {
+		return s.ranges
+	}
+	out := make([]element, 0, len(s.names)+len(s.macs))
 	for _, n := range s.names {
 		var e element
 		copy(e.key[:], n)
@@ -238,12 +207,6 @@ func (s set) elements() []element {
 		var e element
 		copy(e.key[:], m[:])
 		out = append(out, e)
-	}
-	for _, r := range s.ranges {
-		out = append(out, element{key: keyOf(r.From())})
-		if next := r.To().Next(); next.IsValid() { // a range up to the last address has no end
-			out = append(out, element{key: keyOf(next), end: true})
-		}
 	}
 	return out
 }
@@ -313,7 +276,7 @@ func (s set) text(full bool) string {
 }
 
 // count is how many static elements people see: a range is one.
-func (s set) count() int { return len(s.names) + len(s.macs) + len(s.ranges) }
+func (s set) count() int { return len(s.names) + len(s.macs) + (len(s.ranges)+1)/2 }
 
 // items returns the first static elements, at most that many, as people write
 // them.
@@ -325,7 +288,10 @@ func (s set) items(most int) []string {
 	for _, m := range s.macs[:min(most-len(out), len(s.macs))] {
 		out = append(out, m.String())
 	}
-	for _, r := range s.ranges[:min(most-len(out), len(s.ranges))] {
+	for r := range s.prefixes() {
+		if len(out) == most {
+			break
+		}
 		if p, ok := r.Prefix(); ok && p.IsSingleIP() {
 			out = append(out, p.Addr().String())
 		} else if ok {

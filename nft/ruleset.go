@@ -150,16 +150,16 @@ func Private() []netip.Prefix {
 // tunnel, a tunnel without a mark of its own, an interface name that is none,
 // two objects of one name.
 func (r Ruleset) Check() error {
-	_, err := r.compile()
+	_, err := r.compile(stock{})
 	return err
 }
 
 // compile is the program of a ruleset that Check finds nothing wrong with.
-func (r Ruleset) compile() (program, error) {
+func (r Ruleset) compile(from stock) (program, error) {
 	if err := r.check(); err != nil {
 		return program{}, err
 	}
-	p := r.program()
+	p := r.programFrom(from)
 	return p, p.check()
 }
 

@@ -46,8 +46,9 @@ type Table struct {
 	flags uint32     // the table's
 	watch *Watch     // the goroutine's that feeds lost
 	m     messages
-	woken bool       // conntrack has been told of the connections from before us
-	owed  []flowStep // flows that the table of now has no room for, and that go on
+	made  map[string]made // the static sets of the last ruleset
+	woken bool            // conntrack has been told of the connections from before us
+	owed  []flowStep      // flows that the table of now has no room for, and that go on
 }
 
 // sockets are those of a Table.
@@ -253,7 +254,7 @@ func (t *Table) Watch() (*Watch, error) {
 func (t *Table) Diff(ctx context.Context, want Ruleset) ([]routing.Step, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p, err := want.compile()
+	p, err := t.compile(want)
 	if err = errors.Join(ctx.Err(), err); err != nil {
 		return nil, err
 	}
@@ -279,7 +280,7 @@ func (t *Table) Diff(ctx context.Context, want Ruleset) ([]routing.Step, error) 
 func (t *Table) Set(ctx context.Context, want Ruleset) ([]routing.Step, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p, err := want.compile()
+	p, err := t.compile(want)
 	if err = errors.Join(ctx.Err(), err); err != nil {
 		return nil, err
 	}
@@ -292,6 +293,14 @@ func (t *Table) Set(ctx context.Context, want Ruleset) ([]routing.Step, error) {
 		steps, err = t.set(p)
 	}
 	return steps, err
+}
+
+// compile is want's method of that name, with the sets of the last one.
+func (t *Table) compile(want Ruleset) (program, error) {
+	from := stock{t.made, map[string]made{}}
+	p, err := want.compile(from)
+	t.made = from.next
+	return p, err
 }
 
 func (t *Table) set(p program) ([]routing.Step, error) {
