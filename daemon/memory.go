@@ -8,16 +8,17 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
-// loadAtOnce is Load without garbage collections on the way, which only the
-// memory limit brings: hardly anything of it is garbage before it is done.
-func loadAtOnce(o Options) (*Parts, error) {
+// holdCollections keeps the garbage collector from running, unless the memory
+// limit asks for it, until release is called: of what a start makes, hardly
+// anything is garbage before it is done.
+func holdCollections() (release func()) {
 	percent := debug.SetGCPercent(-1)
-	defer debug.SetGCPercent(percent)
-	return Load(o)
+	return sync.OnceFunc(func() { debug.SetGCPercent(percent) })
 }
 
 // giveBack returns to the kernel what only the start needed: garbage, which an

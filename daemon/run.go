@@ -79,8 +79,11 @@ func Run(ctx context.Context, o Options) error {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit())
 	}
-	parts, err := loadAtOnce(o)
+	collect := holdCollections()
+	defer collect()
+	parts, err := Load(o)
 	if err != nil {
+		collect()
 		return stillClosed(ctx, o, err)
 	}
 	for _, w := range parts.Config.Warnings() {
@@ -102,7 +105,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer e.kernel.Close()
 	e.place = place{program: program, had: had, held: []held{claimed, locked, control}, asked: make(chan restart), hup: hup}
-	return e.run(ctx, control, hup)
+	return e.run(ctx, control, hup, collect)
 }
 
 func newEngine(o Options, parts *Parts) (*engine, error) {
@@ -140,8 +143,9 @@ const (
 	endpointsName = "endpoints.json" // in the state directory: endpoint addresses that worked
 )
 
-// run brings everything up, serves until ctx ends, and takes everything back.
-func (e *engine) run(ctx context.Context, control net.Listener, hup <-chan os.Signal) error {
+// run brings everything up, calls ready, serves until ctx ends, and takes
+// everything back.
+func (e *engine) run(ctx context.Context, control net.Listener, hup <-chan os.Signal, ready func()) error {
 	// The parts must outlive ctx by the time that taking them back needs.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
@@ -155,7 +159,7 @@ func (e *engine) run(ctx context.Context, control net.Listener, hup <-chan os.Si
 		return errors.Join(err, e.letGo()) // what a crash left closed stays closed
 	}
 	if err == nil {
-		err = e.serve(ctx, control, hup)
+		err = e.serve(ctx, control, hup, ready)
 	}
 	stop, cancel := context.WithTimeout(life, stopTime)
 	defer cancel()
@@ -167,7 +171,7 @@ func (e *engine) run(ctx context.Context, control net.Listener, hup <-chan os.Si
 }
 
 // serve runs the long-lived tasks until ctx ends or one of them fails.
-func (e *engine) serve(ctx context.Context, control net.Listener, hup <-chan os.Signal) error {
+func (e *engine) serve(ctx context.Context, control net.Listener, hup <-chan os.Signal, ready func()) error {
 	g, inner := errgroup.WithContext(ctx)
 	e.openUpdates(inner)
 	e.setUpdates()
@@ -196,6 +200,7 @@ func (e *engine) serve(ctx context.Context, control net.Listener, hup <-chan os.
 		e.log.Warn(c.What, fix...)
 	}
 	e.log.Info("ready: "+now.Summary, "listen", fmt.Sprint(e.server.Addrs()))
+	ready()
 	g.Go(func() error { giveBack(e.log); return nil })
 	e.notify(sdnotify.Ready, sdnotify.Statusf("%s", now.Summary))
 	defer e.notify(sdnotify.Stopping)
