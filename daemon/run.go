@@ -264,7 +264,7 @@ func (e *engine) requestReload(ctx context.Context) error {
 
 // observe looks at the kernel and makes what can be made without touching it.
 func (e *engine) observe(ctx context.Context) (routing.State, live, error) {
-	have, facts, err := e.kernel.Observe(ctx, nil)
+	have, facts, err := e.routes.Look(ctx)
 	if err != nil {
 		return have, live{}, err
 	}

@@ -105,6 +105,21 @@ func (r *Reconciler) Set(ctx context.Context, in Input) ([]Step, error) {
 	return steps, err
 }
 
+// Look reads what of the kernel is there, and makes it the Status. It is for a
+// start, which has to know before it sets anything.
+func (r *Reconciler) Look(ctx context.Context) (State, Facts, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.look(ctx)
+}
+
+func (r *Reconciler) look(ctx context.Context) (State, Facts, error) {
+	have, facts, err := r.kernel.Observe(ctx, r.devices)
+	err = observing(err)
+	r.publish(have, facts, err)
+	return have, facts, err
+}
+
 // Run repairs the kernel after each of its events until ctx ends. Before the
 // first Set it only follows the facts.
 func (r *Reconciler) Run(ctx context.Context) error {
@@ -136,8 +151,7 @@ func (r *Reconciler) pass(ctx context.Context) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.in == nil {
-		have, facts, err := r.kernel.Observe(ctx, nil)
-		r.publish(have, facts, observing(err))
+		_, _, err := r.look(ctx)
 		return wait(err)
 	}
 	have, facts, err := r.kernel.Observe(ctx, r.devices)

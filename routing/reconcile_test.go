@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -222,6 +223,20 @@ func TestAKernelThatKeepsNothingIsAnError(t *testing.T) {
 type forgetful struct{ *routingtest.Kernel }
 
 func (forgetful) Apply(context.Context, []routing.Step) error { return nil }
+
+// Who looks first knows the host before anything runs or is set, and has changed
+// nothing.
+func TestALookIsKnown(t *testing.T) {
+	k := routingtest.New(host())
+	r := routing.NewReconciler(k, slog.New(slog.DiscardHandler))
+	_, facts, err := r.Look(t.Context())
+	if err != nil || len(facts.Own()) == 0 || !reflect.DeepEqual(r.Status().Facts, facts) {
+		t.Errorf("seen %+v (%v), known %+v", facts, err, r.Status().Facts)
+	}
+	if n := len(k.Applied()); n != 0 {
+		t.Errorf("%d steps", n)
+	}
+}
 
 func TestChangedFollowsTheHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -82,7 +82,7 @@ func TestNoDaemonIsOne(t *testing.T) {
 
 // Every command has a help that fits a terminal.
 func TestHelpFits(t *testing.T) {
-	code, out, _ := command(t)
+	code, out, _ := command(t, []string{}...) // nil would be the arguments of this process
 	if code != exitYes || !strings.Contains(out, helpTitle) {
 		t.Errorf("smartdns alone: exit %d\n%s", code, out)
 	}

@@ -16,7 +16,7 @@ func (a *app) doctorCommand() *cobra.Command {
 	c := a.withJSON(&cobra.Command{
 		Use:   "doctor",
 		Short: "what on this host would get in the way, and the fix",
-		Long:  "Looks for what on this host would get in the way: firewalls and rules of others,\nwho has port 53, what the kernel lacks, the configuration, lists, files of keys,\nthe clock, disk and memory, and says what the kernel was seen to do. Below each finding is a command or a line of the\nfile that mends it. Changes nothing, and needs no daemon. Exit 1 if\na finding breaks something. With --bundle, all that somebody who helps has to\nknow is written into a file, without keys and passwords.",
+		Long:  "Looks for what on this host would get in the way: firewalls and rules of others,\nwho has port 53, what the kernel lacks, the configuration, lists, files of keys,\nthe clock, disk and memory; and says what the kernel was seen to do. Below each\nfinding is a command or a line of the file that mends it. Changes nothing, and\nneeds no daemon. Exit 1 if a finding breaks something. With --bundle, all\nthat somebody who helps has to know is written into a file, without keys and\npasswords.",
 		Args:  usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if bundle == "" {

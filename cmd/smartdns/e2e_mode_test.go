@@ -172,6 +172,9 @@ func TestModeOff(t *testing.T) {
 	before := w.dump()
 	w.start()
 	w.equal("while it runs", w.dump(), before)
+	if said := w.daemon.Log(); !strings.Contains(said, " 192.168.8.1:53 ") {
+		t.Errorf("the LAN is not served when it is ready:\n%s", said)
+	}
 	if a := w.resolve("www.baidu.com", 1); a != lab.HomeWebV4 {
 		t.Errorf("www.baidu.com is %s", a)
 	}

@@ -248,7 +248,8 @@ func (u *Updater) finish(e *entry, r *run, a *attempt, changed bool, err error) 
 }
 
 // Update asks for lists now, and waits until what they have then is in use. An
-// update that is under way already is waited for, and is not started again. With
+// update that is under way already is waited for, and another is started only if
+// that one failed: what it failed for may be mended, or be what force is for. With
 // force, a content is taken that the gates for size and age would refuse. No
 // names are all lists.
 func (u *Updater) Update(ctx context.Context, names []string, force bool) ([]Result, error) {
@@ -258,17 +259,37 @@ func (u *Updater) Update(ctx context.Context, names []string, force bool) ([]Res
 	}
 	var all []Result
 	for _, r := range runs {
-		select {
-		case <-r.done:
-			all = append(all, r.result)
-		case <-ctx.Done():
-			return all, ctx.Err()
+		result, err := r.wait(ctx)
+		if err == nil && result.Err != nil && r.joined {
+			var again []asked
+			if again, err = u.startAll([]string{result.Name}, force); err == nil {
+				result, err = again[0].wait(ctx)
+			}
 		}
+		if err != nil {
+			return all, err
+		}
+		all = append(all, result)
 	}
 	return all, nil
 }
 
-func (u *Updater) startAll(names []string, force bool) ([]*run, error) {
+// asked is a run that somebody waits for; joined if it was under way before.
+type asked struct {
+	*run
+	joined bool
+}
+
+func (a asked) wait(ctx context.Context) (Result, error) {
+	select {
+	case <-a.done:
+		return a.result, nil
+	case <-ctx.Done():
+		return Result{}, ctx.Err()
+	}
+}
+
+func (u *Updater) startAll(names []string, force bool) ([]asked, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if len(names) == 0 {
@@ -284,11 +305,11 @@ func (u *Updater) startAll(names []string, force bool) ([]*run, error) {
 		}
 		chosen = append(chosen, e)
 	}
-	var runs []*run
+	var runs []asked
 	for _, e := range chosen {
-		r := e.running
-		if r == nil {
-			r = u.start(e, force)
+		r := asked{e.running, e.running != nil}
+		if !r.joined {
+			r.run = u.start(e, force)
 		}
 		runs = append(runs, r)
 	}

@@ -63,6 +63,42 @@ func TestOneUpdateOfAListAtATime(t *testing.T) {
 	k.has(names(10))
 }
 
+// waits is a context that tells when somebody begins to wait for its end.
+type waits struct {
+	context.Context
+	begun func()
+}
+
+func (w waits) Done() <-chan struct{} { w.begun(); return w.Context.Done() }
+
+// Who asks while an update is under way that fails has asked for another one.
+func TestAskedWhileAnUpdateFails(t *testing.T) {
+	m := newMirror(t)
+	var asked atomic.Int32
+	started, joined := make(chan bool), make(chan bool)
+	m.paths["/list"] = func(w http.ResponseWriter, _ *http.Request) {
+		if asked.Add(1) == 1 {
+			close(started)
+			<-joined
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		fmt.Fprint(w, names(10))
+	}
+	k := keep(t, m, "https://example.com/list")
+	first := make(chan update.Result)
+	go func() { first <- k.update(false) }()
+	<-started
+	all, err := k.Update(waits{t.Context(), sync.OnceFunc(func() { close(joined) })}, nil, false)
+	if err != nil || len(all) != 1 || all[0].Err != nil || !all[0].Changed {
+		t.Errorf("%+v, %v", all, err)
+	}
+	if r := <-first; r.Err == nil || asked.Load() != 2 {
+		t.Errorf("the one under way: %+v; the mirror was asked %d times", r, asked.Load())
+	}
+	k.has(names(10))
+}
+
 func TestMirrorsInTheirOrder(t *testing.T) {
 	m := newMirror(t)
 	k := keep(t, m, "https://nowhere.example.com/a", "https://example.com/b", "https://example.com/c", "https://example.com/d")
