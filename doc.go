@@ -53,6 +53,12 @@
 // Config is compiled again with that. A start reads what is stored, and waits
 // for no mirror.
 //
+// A restart in place, for another program, is no stop: the program and its file
+// are tried first. Then the daemon saves what it knows, stops reading its sockets
+// and becomes the program on disk by exec, with the sockets and the tunnels' links
+// left open. That one finds them, and the kernel as it was, and walks as after a
+// crash; what clients have asked meanwhile waits in the sockets.
+//
 // A stop is the walk to nothing. What was learned, numbered and cached is on
 // disk by then, in files that internal/wholefile replaced whole.
 package smartdns

@@ -144,7 +144,7 @@ func (e *engine) loop(ctx context.Context) {
 			r.done <- e.reload(ctx, r.parts)
 			continue
 		case r := <-e.place.asked:
-			r.failed <- e.replace()
+			r.failed <- e.replace(ctx)
 			continue
 		}
 		e.converge(ctx)

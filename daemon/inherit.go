@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -26,7 +27,7 @@ const handoverEnv = "SMARTDNS_HANDOVER"
 type will struct {
 	PID    int            `json:"pid"`    // who it is for; anybody else has got it by mistake
 	FDs    []int          `json:"fds"`    // descriptors; what each is, the kernel says
-	Raised []routing.Path `json:"raised"` // tunnels that go on: their PostUp was run
+	Raised []routing.Path `json:"raised"` // tunnels that go on and whose PostUp was run
 	Paused int64          `json:"paused"` // when queries began to wait, in ns of CLOCK_MONOTONIC
 }
 
@@ -105,7 +106,7 @@ func listenFDs() ([]int, error) {
 func (in *inherited) adoptAll(fds []int, d Dirs) {
 	slices.Sort(fds)
 	for _, fd := range slices.Compact(fds) {
-		if fd > unix.Stderr && fd < 1<<31 {
+		if fd > unix.Stderr && fd <= math.MaxInt32 {
 			in.adopt(fd, d)
 		}
 	}

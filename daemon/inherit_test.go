@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -44,7 +45,7 @@ func leave(t *testing.T, w will) {
 }
 
 // What was handed over is what the kernel says that it is, each at its place and
-// closed to children; the rest stays open as it was.
+// closed to children; the rest stays open as it was (SECURITY C-07).
 func TestInheritedDescriptors(t *testing.T) {
 	netnstest.Require(t)
 	d := Dirs{Run: filepath.Join(t.TempDir(), "run")}
@@ -93,7 +94,7 @@ func TestInheritedDescriptors(t *testing.T) {
 	}
 	leave(t, will{
 		PID: os.Getpid(), Raised: []routing.Path{"wg0", "wg1"}, Paused: 1,
-		FDs: slices.Concat(fds, foreign, fds, []int{-1, 0, 1, 2, 1 << 20, 1<<31 - 1}),
+		FDs: slices.Concat(fds, foreign, fds, []int{-1, 0, 1, 2, 1 << 20, math.MaxInt32}),
 	})
 	in := inherit(d, slog.New(slog.DiscardHandler))
 	defer in.close()

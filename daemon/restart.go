@@ -156,14 +156,17 @@ func runTrial(ctx context.Context, program string, args []string) (said string, 
 }
 
 // replace runs the program in our place. It is the loop's, and returns only when
-// that did not work; then all goes on as before.
-func (e *engine) replace() error {
+// that did not work; then all goes on as before. Who was told to stop does.
+func (e *engine) replace(ctx context.Context) error {
 	e.notify(sdnotify.Reloading, monotonic()) // until READY=1, from whomever
 	paused := sinceBoot()
 	e.server.Pause(lastAnswers)
 	// Until the new program listens for it, it would end that.
 	signal.Ignore(syscall.SIGHUP)
-	err := e.handOver(paused)
+	err := ctx.Err()
+	if err == nil {
+		err = e.handOver(paused)
+	}
 	signal.Notify(e.place.hup, syscall.SIGHUP)
 	e.server.Resume()
 	e.notify(sdnotify.Ready)
@@ -175,7 +178,7 @@ func (e *engine) handOver(paused time.Duration) error {
 	all := append(e.server.Sockets(), e.place.held...)
 	w := will{PID: os.Getpid(), Raised: []routing.Path{}, Paused: int64(paused)}
 	for path, t := range e.tunnels {
-		if t.raised && t.hookErr == nil {
+		if t.part.Hooks && t.raised && t.hookErr == nil {
 			w.Raised = append(w.Raised, path)
 		}
 		if tun := t.device.TUN(); tun != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"net/netip"
 	"os"
@@ -20,17 +19,12 @@ import (
 	"smartdns/lab"
 )
 
-var longRestarts = flag.Bool("restarts", false, "restart 20 times in TestRestartInPlaceLosesNothing")
-
 // A restart in place loses no query: 1,000 a second by UDP and some by TCP, each
 // with one retry. The cache is kept, the process number stays, flows at home do
 // not notice, those of the tunnel go on, and nothing leaks. What does not work
 // changes nothing (SECURITY C-07, C-08).
 func TestRestartInPlaceLosesNothing(t *testing.T) {
-	rounds := 3
-	if *longRestarts {
-		rounds = 20
-	}
+	rounds := sized(3, 20)
 	w := newWorld(t)
 	program := w.startBy("smartdns")
 	w.waitUp()
@@ -50,6 +44,8 @@ func TestRestartInPlaceLosesNothing(t *testing.T) {
 	before := asked()
 	tr := w.traffic()
 	begun := time.Now()
+	abroad := []*lab.Session{w.session(lab.AbroadWebV4), w.session(lab.AbroadWebV6)}
+	link := w.link("wg0")
 	flood := w.flood(1000)
 	for i := range rounds {
 		out, err := w.cli("restart")
@@ -80,14 +76,108 @@ func TestRestartInPlaceLosesNothing(t *testing.T) {
 	w.waitUp()
 	flood.end()
 	tr.works("after the restarts", 6*time.Second)
-	tr.unharmed(begun, "the restarts", func(p *probe) bool { return atHome(p) || p.long })
+	tr.unharmed(begun, "the restarts", func(p *probe) bool { return atHome(p) && !strings.Contains(p.name, "asks") })
+	for _, s := range abroad {
+		if err := s.Say(w.context(20*time.Second), "still here"); err != nil {
+			t.Errorf("a session through the tunnel ended: %v", err)
+		}
+	}
+	if now := w.link("wg0"); now != link {
+		t.Errorf("wg0 was made again: it was link %s and is %s", link, now)
+	}
 	tr.stop()
 	w.noLeaks()
 	if n := asked() - before; n > warmNames/10*(rounds+2) {
 		t.Errorf("the servers were asked %d times for %d names that were cached, in %d restarts", n, warmNames, rounds+2)
 	}
 	w.waitFor("the kernel is as planned", 6*time.Second, w.asPlanned)
-	t.Logf("%d restarts, %s; asked again for cached names: %d; %s", rounds+2, flood, asked()-before, took(w.daemon.Log()))
+	waited := took(w.daemon.Log())
+	t.Logf("%d restarts, %s; asked again for cached names: %d; queries waited %s", len(waited), flood, asked()-before, waited)
+}
+
+// A restart in place never opens the kill switch: nothing leaks meanwhile, and a
+// file that would open it is refused. Sockets that the file does not want any more
+// are closed, and the commands of a tunnel that goes on are not run again.
+func TestRestartInPlaceUnderTheKillSwitch(t *testing.T) {
+	w := newWorld(t)
+	text, err := os.ReadFile(w.Gateway.WireGuardFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ran := filepath.Join(t.TempDir(), "ran")
+	hooked := strings.Replace(string(text), "[Interface]\n", fmt.Sprintf("[Interface]\nPreUp = echo pre >> %[1]s\nPostUp = echo post >> %[1]s\n", ran), 1)
+	if err := os.WriteFile(w.Gateway.WireGuardFile(), []byte(hooked), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.config = strictly(inTable(w.config, "[tunnel.wg0]", "hooks = true"))
+	w.start()
+	w.waitUp()
+	tr := w.traffic()
+	begun := time.Now()
+	w.restartRefuses(strings.Replace(w.config, "strict = true", "strict = false", 1), "the kill switch is closed")
+	w.config = strings.Replace(w.config, `dns = ["127.0.0.1:53", `, `dns = ["127.0.0.1:54", `, 1)
+	if err := w.Gateway.WriteConfig(w.config); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := w.cli("restart"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	w.waitUp()
+	tr.works("after the restart", 6*time.Second)
+	tr.unharmed(begun, "the restart", func(p *probe) bool { return atHome(p) && !strings.Contains(p.name, "asks") })
+	tr.stop()
+	w.noLeaks()
+	if s := w.status(); s.KillSwitch.State != "secured" {
+		t.Errorf("the kill switch is %s", s.KillSwitch.State)
+	}
+	if b, err := os.ReadFile(ran); err != nil || string(b) != "pre\npost\n" {
+		t.Errorf("hooks that ran: %v %q, want each once", err, b)
+	}
+	for at, want := range map[string]bool{"127.0.0.1:53": false, "127.0.0.1:54": true} {
+		for _, network := range []string{"udp", "tcp"} {
+			_, err := w.Gateway.Ask(w.context(10*time.Second), lab.Question{At: netip.MustParseAddrPort(at), Net: network, Name: "n00001.cn.test"})
+			if (err == nil) != want {
+				t.Errorf("asking at %s by %s: %v", at, network, err)
+			}
+		}
+	}
+	w.waitFor("the kernel is as planned", 6*time.Second, w.asPlanned)
+}
+
+// restartRefuses checks that a restart with a configuration is refused with these
+// words, and changes nothing.
+func (w *world) restartRefuses(config, says string) {
+	w.t.Helper()
+	if err := w.Gateway.WriteConfig(config); err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := w.cli("restart"); err == nil || !strings.Contains(err.Error(), says) {
+		w.t.Errorf("restart: %v, want %q", err, says)
+	}
+	if err := w.Gateway.WriteConfig(w.config); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// session opens one from the client.
+func (w *world) session(to netip.Addr) *lab.Session {
+	w.t.Helper()
+	s, err := w.Client.Connect(w.context(5*time.Second), port443(to))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return s
+}
+
+// link is the number of a link.
+func (w *world) link(name string) string {
+	w.t.Helper()
+	out, err := w.run("ip", "-o", "link", "show", "dev", name)
+	if err != nil {
+		w.t.Fatal(err, out)
+	}
+	number, _, _ := strings.Cut(out, ":")
+	return number
 }
 
 // took is how long queries waited, as the log says it.
@@ -203,7 +293,8 @@ func (w *world) flood(rate int) *flood {
 	return f
 }
 
-// end stops the clients, which then wait for what is under way.
+// end stops the clients, which then wait for what is under way. It may be called
+// again.
 func (f *flood) end() {
 	f.cancel()
 	f.all.Wait()
@@ -281,12 +372,12 @@ func (f *flood) overUDP(ctx context.Context, client int, every time.Duration) {
 			<-tick.C
 		}
 	}
-	answered(2 * time.Second)
+	answered(5 * time.Second)
 	for _, id := range left() {
 		f.again.Add(1)
 		ask(id, names[id])
 	}
-	answered(10 * time.Second)
+	answered(20 * time.Second)
 	for _, id := range left() {
 		f.w.t.Errorf("client %d's query for %s is lost", client, names[id])
 	}
@@ -329,8 +420,7 @@ func (f *flood) overTCP(ctx context.Context, client int) {
 	for n := 0; ctx.Err() == nil; n++ {
 		<-tick.C
 		f.tcp.Add(1)
-		// One in ten connections of a client's is new anyway, as the server has it end.
-		if n%10 == 0 {
+		if n%10 == 0 { // connections come and go
 			hangUp()
 		}
 		name := floodName(client, n)

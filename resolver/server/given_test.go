@@ -48,7 +48,7 @@ func copyOf(t *testing.T, c syscall.Conn) *os.File {
 
 // Queries that come while nobody reads are answered by the server that takes the
 // sockets: hundreds of one client, over every transport, and by a server that has
-// fewer CPUs.
+// fewer CPUs (SECURITY C-07).
 func TestGivenSocketsKeepWhatWaits(t *testing.T) {
 	for _, at := range []string{"127.0.0.1:5304", "[::]:5304"} {
 		old, addrs := start(t, echoA, server.DefaultLimits(), at)
@@ -131,6 +131,21 @@ func TestGivenSocketsThatNobodyWants(t *testing.T) {
 			if m, err := exchange(t, network, "", to, query("www.example.com")); err != nil || len(m.Answer) != 1 {
 				t.Errorf("%s %s: %v, %v", network, to, m, err)
 			}
+		}
+	}
+	// A service manager's socket has no options of ours yet.
+	plain, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4zero, Port: 5309})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next.Give([]server.Socket{{Network: "udp", Addr: netip.MustParseAddrPort("0.0.0.0:5309"), File: copyOf(t, plain)}})
+	plain.Close()
+	if err := next.Listen([]netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:5309")}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 { // by each of its sockets
+		if m, err := exchange(t, "udp", "", fmt.Sprintf("127.0.0.%d:5309", i+1), query("www.example.com")); err != nil || len(m.Answer) != 1 {
+			t.Errorf("asking at 127.0.0.%d: %v, %v", i+1, m, err)
 		}
 	}
 	lc := net.ListenConfig{}
