@@ -81,7 +81,8 @@ func (t *Table) activate(have snapshot, p program) ([]routing.Step, error) {
 // it on.
 func (p program) waking() (hold, awake program) {
 	c := chain{name: chainHold, base: &hook{"filter", "prerouting", unix.NF_INET_PRE_ROUTING, -300, "raw"}}
-	fresh := chain{name: chainFresh, base: &hook{"filter", "prerouting", unix.NF_INET_PRE_ROUTING, -90, "dstnat + 10"}}
+	fresh := chain{name: chainFresh, base: &hook{"filter", "prerouting", unix.NF_INET_PRE_ROUTING, -90, "dstnat + 10"},
+		rules: rules(on(toType(local()), ret()).because("a query to us leaves by no path"))}
 	for _, s := range p.sets {
 		if s.name != setLANIfs {
 			continue

@@ -214,3 +214,12 @@ func Counts(t *Table) (bool, error) {
 
 // MadeHome tells one making of the set of home from another.
 func MadeHome(t *Table) any { return &t.made[setHome].sets[0].ranges[0] }
+
+// Awaken stops between the moment when conntrack is on and the one when the
+// rules decide.
+func Awaken(t *Table, r Ruleset) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, err := t.activate(snapshot{}, r.program())
+	return err
+}

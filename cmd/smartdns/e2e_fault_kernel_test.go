@@ -34,6 +34,10 @@ func TestRulesetFlushedUnderTraffic(t *testing.T) {
 	own := w.ownFrames()
 	var worst time.Duration
 	rounds := sized(25, 100)
+	asked := func() int64 { return 0 }
+	if *full {
+		asked = w.steadyQueries(500)
+	}
 	for range rounds {
 		if err := w.Gateway.FlushRuleset(); err != nil {
 			t.Fatal(err)
@@ -44,10 +48,11 @@ func TestRulesetFlushedUnderTraffic(t *testing.T) {
 		back := time.Now()
 		w.waitFor("traffic for a while", time.Second, func() error { return atLeast(back, 100*time.Millisecond) })
 	}
+	n := asked()
 	tr.works("after the last flush", 6*time.Second)
 	w.waitFor("the kernel is as planned", 6*time.Second, w.asPlanned)
 	tr.stop()
-	t.Logf("the table was back after at most %s; %d frames of the gateway itself left in those %d moments", worst.Round(time.Millisecond), own(), rounds)
+	t.Logf("the table was back after at most %s; %d frames of the gateway itself left in those %d moments; %d queries", worst.Round(time.Millisecond), own(), rounds, n)
 	w.noLeaks()
 }
 
