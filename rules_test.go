@@ -40,6 +40,7 @@ var mayImport = map[string][]string{
 	"routing/wg":            {"routing", "internal/wholefile"},
 	"routing/hostdns":       {"routing", "internal/wholefile"},
 	"routing/routingtest":   {"routing"},
+	"geo/geotest":           {},
 	"resolver/resolvertest": {"resolver", "resolver/policy", "resolver/cache", "resolver/upstream", "resolver/wire", "resolver/dnsname", "geo", "routing"},
 	"web":                   {"web/api"},
 	"web/api":               {},
@@ -344,7 +345,7 @@ func exprName(e ast.Expr) string {
 
 // netIPAdapters are the packages that hand addresses to libraries which still
 // take net.IP.
-var netIPAdapters = []string{"routing/linux", "routing/wg", "nft", "resolver", "resolver/server", "resolver/upstream", "resolver/resolvertest", "geo"}
+var netIPAdapters = []string{"routing/linux", "routing/wg", "nft", "resolver", "resolver/server", "resolver/upstream", "resolver/resolvertest", "geo", "geo/geotest"}
 
 func TestAddressesAreNetip(t *testing.T) {
 	for _, s := range sources(t) {

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -19,6 +18,7 @@ import (
 	"smartdns/resolver/upstream"
 	"smartdns/resolver/wire"
 	"smartdns/routing"
+	"smartdns/routing/hostdns"
 	"smartdns/web/api"
 )
 
@@ -203,13 +203,7 @@ func portalResolvers(v *view, o Options, routers []netip.Addr) []netip.Addr {
 		if err != nil {
 			continue
 		}
-		for line := range strings.Lines(string(text)) {
-			if words := strings.Fields(line); len(words) > 1 && words[0] == "nameserver" {
-				if a, err := netip.ParseAddr(words[1]); err == nil {
-					all = append(all, a.Unmap().WithZone(""))
-				}
-			}
-		}
+		all = append(all, hostdns.Nameservers(text)...)
 	}
 	ours := func(a netip.Addr) bool {
 		return !a.IsGlobalUnicast() || v.parts.isOwn(netip.AddrPortFrom(a, dnsPort), v.live.facts)

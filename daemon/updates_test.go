@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -17,11 +16,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/maxmind/mmdbwriter"
 	"github.com/maxmind/mmdbwriter/mmdbtype"
 
 	"smartdns/configs"
 	"smartdns/geo"
+	"smartdns/geo/geotest"
 	"smartdns/geo/update"
 	"smartdns/routing"
 )
@@ -229,21 +228,11 @@ func TestNothingIsFetchedAroundATunnel(t *testing.T) {
 // homeDatabase is a database of 200 prefixes that are in China.
 func homeDatabase(t *testing.T) string {
 	t.Helper()
-	tree, err := mmdbwriter.New(mmdbwriter.Options{DatabaseType: "GeoLite2-Country", RecordSize: 24})
-	if err != nil {
-		t.Fatal(err)
-	}
+	records := map[string]mmdbtype.DataType{}
 	for i := range 200 {
-		_, n, _ := net.ParseCIDR(netip.PrefixFrom(netip.AddrFrom4([4]byte{39, byte(i), 0, 0}), 16).String())
-		if err := tree.Insert(n, mmdbtype.Map{"country": mmdbtype.Map{"iso_code": mmdbtype.String("CN")}}); err != nil {
-			t.Fatal(err)
-		}
+		records[netip.PrefixFrom(netip.AddrFrom4([4]byte{39, byte(i), 0, 0}), 16).String()] = mmdbtype.Map{"country": mmdbtype.Map{"iso_code": mmdbtype.String("CN")}}
 	}
-	var b strings.Builder
-	if _, err := tree.WriteTo(&b); err != nil {
-		t.Fatal(err)
-	}
-	return b.String()
+	return string(geotest.Database(t, "GeoLite2-Country", records))
 }
 
 // A database that is cut or written over where it lies changes nothing until it

@@ -14,34 +14,8 @@ import (
 	"github.com/maxmind/mmdbwriter/mmdbtype"
 
 	"smartdns/geo"
+	"smartdns/geo/geotest"
 )
-
-// writeMMDB returns a database with one record for each prefix.
-func writeMMDB(t testing.TB, databaseType string, records map[string]mmdbtype.DataType) []byte {
-	t.Helper()
-	tree, err := mmdbwriter.New(mmdbwriter.Options{
-		DatabaseType:            databaseType,
-		Description:             map[string]string{"en": "fixture"},
-		IncludeReservedNetworks: true,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for s, record := range records {
-		_, network, err := net.ParseCIDR(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := tree.Insert(network, record); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var out bytes.Buffer
-	if _, err := tree.WriteTo(&out); err != nil {
-		t.Fatal(err)
-	}
-	return out.Bytes()
-}
 
 // The schemas in use, as records of one country.
 var schemas = map[string]func(code string) mmdbtype.DataType{
@@ -63,7 +37,7 @@ var schemas = map[string]func(code string) mmdbtype.DataType{
 func TestMMDBSchemas(t *testing.T) {
 	for databaseType, record := range schemas {
 		t.Run(databaseType, func(t *testing.T) {
-			data := writeMMDB(t, databaseType, map[string]mmdbtype.DataType{
+			data := geotest.Database(t, databaseType, map[string]mmdbtype.DataType{
 				"1.0.1.0/24": record("CN"), "1.0.2.0/23": record("CN"), "1.0.4.0/22": record("AU"),
 				"1.1.1.0/24": record(""), "8.8.8.0/24": record("GOOGLE"),
 				"2400::/32": record("CN"), "2600::/16": record("US"), "10.0.0.0/8": record("CN"),
@@ -99,7 +73,7 @@ func TestMMDBSchemas(t *testing.T) {
 func TestMMDBBeforeEmbedded(t *testing.T) {
 	record := schemas["country ipvAll"]
 	b := geo.NewBuilder("CN")
-	data := writeMMDB(t, "country ipvAll", map[string]mmdbtype.DataType{"119.28.0.0/16": record("HK"), "8.8.8.0/24": record("CN")})
+	data := geotest.Database(t, "country ipvAll", map[string]mmdbtype.DataType{"119.28.0.0/16": record("HK"), "8.8.8.0/24": record("CN")})
 	if _, err := b.AddMMDB("mine", bytes.NewReader(data)); err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +121,7 @@ func TestMMDBWithoutDescription(t *testing.T) {
 }
 
 func TestMMDBOfWholeFamilies(t *testing.T) {
-	data := writeMMDB(t, "country ipvAll", map[string]mmdbtype.DataType{"::/0": mmdbtype.Map{"country_code": mmdbtype.String("CN")}})
+	data := geotest.Database(t, "country ipvAll", map[string]mmdbtype.DataType{"::/0": mmdbtype.Map{"country_code": mmdbtype.String("CN")}})
 	b := geo.NewBuilder("CN")
 	if _, err := b.AddMMDB("all", bytes.NewReader(data)); err != nil {
 		t.Fatal(err)
@@ -169,8 +143,8 @@ func TestMMDBRefused(t *testing.T) {
 		"empty":             {nil, "invalid MaxMind DB file"},
 		"text":              {[]byte("1.2.3.0/24\n"), "invalid MaxMind DB file"},
 		"HTML":              {[]byte("<html></html>"), "invalid MaxMind DB file"},
-		"a known other one": {writeMMDB(t, "GeoLite2-ASN", map[string]mmdbtype.DataType{"1.0.1.0/24": asn}), `a "GeoLite2-ASN" database holds no countries`},
-		"an unknown one":    {writeMMDB(t, "my-asn", map[string]mmdbtype.DataType{"1.0.1.0/24": asn}), `a "my-asn" database holds no country codes`},
+		"a known other one": {geotest.Database(t, "GeoLite2-ASN", map[string]mmdbtype.DataType{"1.0.1.0/24": asn}), `a "GeoLite2-ASN" database holds no countries`},
+		"an unknown one":    {geotest.Database(t, "my-asn", map[string]mmdbtype.DataType{"1.0.1.0/24": asn}), `a "my-asn" database holds no country codes`},
 	} {
 		_, err := geo.NewBuilder("CN").AddMMDB("db", bytes.NewReader(test.data))
 		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "database db") {
@@ -188,7 +162,7 @@ func (w metaWriter) WriteOrWritePointer(v mmdbtype.DataType) (int64, error) { re
 // both lead to the next: 2^100 leaves, and every check of single nodes passes.
 func TestMMDBWithSharedBranches(t *testing.T) {
 	const nodes = 100
-	good := writeMMDB(t, "country ipvAll", map[string]mmdbtype.DataType{"2400::/127": mmdbtype.Map{"country_code": mmdbtype.String("CN")}})
+	good := geotest.Database(t, "country ipvAll", map[string]mmdbtype.DataType{"2400::/127": mmdbtype.Map{"country_code": mmdbtype.String("CN")}})
 	marker := bytes.LastIndex(good, []byte("\xab\xcd\xefMaxMind.com"))
 	var data bytes.Buffer
 	for i := range uint32(nodes) {
@@ -273,7 +247,7 @@ func TestMMDBWithFlippedBits(t *testing.T) {
 	for range 40 {
 		records[netip.PrefixFrom(randomAddr(r, prefix("0.0.0.0/1")), 20).Masked().String()] = record([]string{"CN", "US", ""}[r.IntN(3)])
 	}
-	good := writeMMDB(t, "GeoLite2-Country", records)
+	good := geotest.Database(t, "GeoLite2-Country", records)
 	survived := 0
 	for range 1000 {
 		bad := bytes.Clone(good)
@@ -296,7 +270,7 @@ func TestMMDBWithFlippedBits(t *testing.T) {
 
 func FuzzMMDB(f *testing.F) {
 	for databaseType, record := range schemas {
-		f.Add(writeMMDB(f, databaseType, map[string]mmdbtype.DataType{"1.0.1.0/24": record("CN"), "2400::/32": record("US")}))
+		f.Add(geotest.Database(f, databaseType, map[string]mmdbtype.DataType{"1.0.1.0/24": record("CN"), "2400::/32": record("US")}))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		b := geo.NewBuilder("CN")

@@ -46,11 +46,29 @@ func generate(base []byte, o Options) []byte {
 	return b.Bytes()
 }
 
+// Nameservers returns the servers that the text of a resolv.conf names, without
+// zones: none where it names none.
+func Nameservers(text []byte) []netip.Addr {
+	all := listed(text)
+	for i := range all {
+		all[i] = all[i].WithZone("")
+	}
+	return all
+}
+
 // nameservers returns those that the C library would ask: the first three, or
 // this host where none is named (resolv.conf(5)).
 func nameservers(data []byte) []netip.Addr {
+	all := listed(data)
+	if len(all) == 0 {
+		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}
+	}
+	return all
+}
+
+// listed returns the first three servers that are named.
+func listed(data []byte) (all []netip.Addr) {
 	const most = 3 // MAXNS
-	var all []netip.Addr
 	for line := range strings.Lines(string(data)) {
 		words := strings.Fields(line)
 		if len(words) < 2 || words[0] != "nameserver" {
@@ -59,9 +77,6 @@ func nameservers(data []byte) []netip.Addr {
 		if a, err := netip.ParseAddr(words[1]); err == nil && len(all) < most {
 			all = append(all, a.Unmap())
 		}
-	}
-	if len(all) == 0 {
-		all = append(all, netip.AddrFrom4([4]byte{127, 0, 0, 1}))
 	}
 	return all
 }
