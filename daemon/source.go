@@ -66,20 +66,35 @@ func parseQuestion(name, qtype, from string) (*resolver.Query, error) {
 	if err != nil {
 		return nil, api.BadRequest(err.Error())
 	}
-	var client netip.Addr
-	if from != "" {
-		if client, err = netip.ParseAddr(from); err != nil {
-			return nil, api.BadRequest(fmt.Sprintf("%q is not the address of a client", from))
-		}
+	client, err := parseClient(from)
+	if err != nil {
+		return nil, err
 	}
 	return resolver.Ask(n, t, client), nil
 }
 
-func (e *engine) route(ctx context.Context, to string) (api.Route, error) {
-	out := api.Route{Schema: api.Schema, Asked: to}
+// parseClient returns the address of a client; "" is this host, which is not
+// valid.
+func parseClient(from string) (netip.Addr, error) {
+	if from == "" {
+		return netip.Addr{}, nil
+	}
+	client, err := netip.ParseAddr(from)
+	if err != nil {
+		return client, api.BadRequest(fmt.Sprintf("%q is not the address of a client", from))
+	}
+	return client, nil
+}
+
+func (e *engine) route(ctx context.Context, to, from string) (api.Route, error) {
+	out := api.Route{Schema: api.Schema, Asked: to, Client: from}
+	client, err := parseClient(from)
+	if err != nil {
+		return out, err
+	}
 	addr, err := netip.ParseAddr(to)
 	if err != nil {
-		q, err := parseQuestion(to, "A", "")
+		q, err := parseQuestion(to, "A", from)
 		if err != nil {
 			return out, api.BadRequest(fmt.Sprintf("%q is neither an address nor a name: %s", to, err))
 		}
@@ -90,21 +105,27 @@ func (e *engine) route(ctx context.Context, to string) (api.Route, error) {
 		out.Names, out.Answers = &d, d.Answers
 		return out, nil
 	}
-	a := e.judge(addr.Unmap().WithZone(""))
+	a := e.judge(addr.Unmap().WithZone(""), client)
 	e.askKernel(ctx, &a, true)
 	out.Answers = []api.Address{a}
 	return out, nil
 }
 
-// judge says what the policy makes of an address that nobody has asked for.
-func (e *engine) judge(addr netip.Addr) api.Address {
+// judge says what the policy makes of an address that nobody has asked for, when
+// client sends to it; not valid: this host.
+func (e *engine) judge(addr, client netip.Addr) api.Address {
 	v := e.geo.Classify(addr)
 	parts := e.shown.Load().parts
 	path, rule := parts.pathOf(v, addr)
+	if client.IsValid() {
+		if own, has := e.resolver.OwnPath(e.who.client(netip.AddrPort{}, client), addr); has {
+			path, rule = own.Via, own
+		}
+	}
 	source := resolver.Source{List: v.List, Line: v.Line, Prefix: v.Prefix}
 	a := api.Address{
 		Addr: addr, Region: v.Region.String(), Because: because(source, parts.dates()), Path: string(path),
-		Rule: api.Rule{Where: where("addresses", resolver.Rule{Index: rule.Index}), Text: rule.Text, At: rule.Pos, Do: "via " + string(path)},
+		Rule: api.Rule{Where: where("addresses", resolver.Rule{Index: rule.Index, Client: rule.Client}), Text: rule.Text, At: rule.Pos, Do: "via " + string(path)},
 	}
 	if rule.Named {
 		a.Rule.Matched = rule.Prefix.String()

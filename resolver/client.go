@@ -24,3 +24,11 @@ func (t *task) ownPath(a netip.Addr) (policy.AddressRule, bool) {
 	}
 	return policy.AddressRule{}, false
 }
+
+// OwnPath returns the rule by which a client has a path of its own to a, and
+// whether it has one there.
+func (r *Resolver) OwnPath(c policy.Client, a netip.Addr) (policy.AddressRule, bool) {
+	p := r.policy.Load()
+	t := task{pol: p, governed: governed{view: p.Views.Of(c)}}
+	return t.ownPath(a)
+}

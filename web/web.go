@@ -15,7 +15,7 @@ import (
 type Source struct {
 	Status func(ctx context.Context) (api.Status, error)
 	Query  func(ctx context.Context, name, qtype, from string) (api.Decision, error)
-	Route  func(ctx context.Context, to string) (api.Route, error)
+	Route  func(ctx context.Context, to, from string) (api.Route, error)
 	Marks  func(ctx context.Context) (api.Marks, error)
 	Forget func(ctx context.Context, addr string) (api.Done, error)
 	Reload func(ctx context.Context) (api.Done, error)
@@ -39,7 +39,9 @@ func Handler(s Source) http.Handler {
 	mux.Handle("POST /v1/query", serve(func(r *http.Request) (api.Decision, error) {
 		return s.Query(r.Context(), r.PostFormValue("name"), r.PostFormValue("type"), r.PostFormValue("from"))
 	}))
-	mux.Handle("POST /v1/route", serve(func(r *http.Request) (api.Route, error) { return s.Route(r.Context(), r.PostFormValue("to")) }))
+	mux.Handle("POST /v1/route", serve(func(r *http.Request) (api.Route, error) {
+		return s.Route(r.Context(), r.PostFormValue("to"), r.PostFormValue("from"))
+	}))
 	mux.Handle("GET /v1/marks", serve(func(r *http.Request) (api.Marks, error) { return s.Marks(r.Context()) }))
 	mux.Handle("POST /v1/marks/forget", serve(func(r *http.Request) (api.Done, error) { return s.Forget(r.Context(), r.PostFormValue("addr")) }))
 	mux.Handle("POST /v1/reload", serve(func(r *http.Request) (api.Done, error) { return s.Reload(r.Context()) }))

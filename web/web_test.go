@@ -31,8 +31,8 @@ func source() web.Source {
 			return api.Decision{Schema: api.Schema, Name: name, Type: qtype, Client: from, RCode: "NOERROR",
 				Answers: []api.Address{{Addr: netip.MustParseAddr("2001:db8::1"), Mark: api.Mark{Set: "wg0_6", Life: 3600, Acked: true}}}}, nil
 		},
-		Route: func(_ context.Context, to string) (api.Route, error) {
-			return api.Route{Schema: api.Schema, Asked: to}, nil
+		Route: func(_ context.Context, to, from string) (api.Route, error) {
+			return api.Route{Schema: api.Schema, Asked: to, Client: from}, nil
 		},
 		Marks: func(context.Context) (api.Marks, error) {
 			return api.Marks{Schema: api.Schema, Marks: []api.MarkLine{{Addr: netip.MustParseAddr("93.184.216.34"), Path: "wg0", Remaining: 1.5}}}, nil
@@ -93,8 +93,8 @@ func TestClientGetsWhatTheSourceSays(t *testing.T) {
 	d, err := c.Query(ctx, "a&b=c%", "AAAA", "192.0.2.1")
 	wantD, _ := src.Query(ctx, "a&b=c%", "AAAA", "192.0.2.1")
 	check("query", d, wantD, err)
-	r, err := c.Route(ctx, "www.example.com")
-	wantR, _ := src.Route(ctx, "www.example.com")
+	r, err := c.Route(ctx, "www.example.com", "192.0.2.1")
+	wantR, _ := src.Route(ctx, "www.example.com", "192.0.2.1")
 	check("route", r, wantR, err)
 	m, err := c.Marks(ctx)
 	wantM, _ := src.Marks(ctx)

@@ -227,6 +227,16 @@ func (w *world) ownPath() {
 	if a := d.Answers[0]; a.Path != "wg0" || a.Rule.Where != "clients[0]" || a.Mark.Acked || a.Kernel == nil || a.Kernel.Dev != "wg0" {
 		w.t.Errorf("query --from the client: %+v", a)
 	}
+	for from, want := range map[string][2]string{lab.ClientV4.String(): {"wg0", "clients[0]"}, "": {"direct", "addresses[0]"}} {
+		var r api.Route
+		out, err := w.cli("route", lab.HomeWebV4.String(), "--from", from, "--json")
+		if err := errors.Join(err, json.Unmarshal([]byte(out), &r)); err != nil || len(r.Answers) == 0 {
+			w.t.Fatalf("route --from %q: %v\n%s", from, err, out)
+		}
+		if a := r.Answers[0]; a.Path != want[0] || a.Rule.Where != want[1] || a.Kernel == nil || (a.Kernel.Dev == "wg0") != (want[0] == "wg0") || r.Client != from {
+			w.t.Errorf("route --from %q: %+v", from, a)
+		}
+	}
 	w.noLeaks()
 	w.reload(through("direct"))
 	for _, to := range []netip.Addr{lab.AbroadWebV4, lab.AbroadWebV6} {

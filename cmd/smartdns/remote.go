@@ -35,18 +35,21 @@ func (a *app) queryCommand() *cobra.Command {
 }
 
 func (a *app) routeCommand() *cobra.Command {
-	return a.withJSON(&cobra.Command{
+	var from string
+	c := a.withJSON(&cobra.Command{
 		Use:   "route ADDR|NAME",
 		Short: "which way, and why; what the kernel itself says",
 		Args:  takes(1, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			r, err := a.client().Route(c.Context(), args[0])
+			r, err := a.client().Route(c.Context(), args[0], from)
 			if err != nil {
 				return err
 			}
 			return errors.Join(show(a, r, a.out.route), no(len(r.Answers) > 0))
 		},
 	})
+	c.Flags().StringVar(&from, "from", "", "as what the client at this `ADDR` sends")
+	return c
 }
 
 func (a *app) statusCommand() *cobra.Command {

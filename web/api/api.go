@@ -305,6 +305,7 @@ type Flow struct {
 type Route struct {
 	Schema  int       `json:"schema"`
 	Asked   string    `json:"asked"`
+	Client  string    `json:"client"` // who sends; "" = this host
 	Answers []Address `json:"answers"`
 	Names   *Decision `json:"decision,omitempty"` // when a name was asked about
 }

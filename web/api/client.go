@@ -52,9 +52,10 @@ func (c *Client) Query(ctx context.Context, name, qtype, from string) (Decision,
 	return do[Decision](ctx, c, http.MethodPost, "/v1/query", url.Values{"name": {name}, "type": {qtype}, "from": {from}})
 }
 
-// Route says which way an address, or those of a name, leave.
-func (c *Client) Route(ctx context.Context, to string) (Route, error) {
-	return do[Route](ctx, c, http.MethodPost, "/v1/route", url.Values{"to": {to}})
+// Route says which way an address, or those of a name, leave. No from means: from
+// this host.
+func (c *Client) Route(ctx context.Context, to, from string) (Route, error) {
+	return do[Route](ctx, c, http.MethodPost, "/v1/route", url.Values{"to": {to}, "from": {from}})
 }
 
 // Marks lists the marks in the kernel.
