@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -49,5 +50,23 @@ func TestDroppedPagesComeBack(t *testing.T) {
 	}
 	if _, err := Compile(configs.Default()); err != nil {
 		t.Error(err)
+	}
+}
+
+// Collections are held until the first release, which leaves them as they were.
+func TestCollectionsAreHeldUntilReleased(t *testing.T) {
+	before := debug.SetGCPercent(77)
+	defer debug.SetGCPercent(before)
+	release := holdCollections()
+	if p := debug.SetGCPercent(-1); p != -1 {
+		t.Errorf("held: %d %%", p)
+	}
+	release()
+	if p := debug.SetGCPercent(55); p != 77 {
+		t.Errorf("released: %d %%", p)
+	}
+	release()
+	if p := debug.SetGCPercent(77); p != 55 {
+		t.Errorf("released twice: %d %%", p)
 	}
 }
