@@ -6,8 +6,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -116,22 +114,4 @@ func holder(name string) (pid int, held bool) {
 		}
 	})
 	return pid, true
-}
-
-// memoryLimit is what Go may use before it collects harder: a quarter of the
-// machine's memory, at most 200 MiB (SECURITY 6.2).
-func memoryLimit() int64 {
-	const most = 200 << 20
-	b, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		return most
-	}
-	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) >= 2 && f[0] == "MemTotal:" {
-			if kib, err := strconv.ParseInt(f[1], 10, 64); err == nil {
-				return min(most, kib<<10/4)
-			}
-		}
-	}
-	return most
 }
