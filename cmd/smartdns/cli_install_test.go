@@ -47,6 +47,27 @@ func TestInstallGoesByTheConfiguration(t *testing.T) {
 	}
 }
 
+// The unit of a far end is named by its interface, and needs no configuration.
+func TestInstallOfAFarEnd(t *testing.T) {
+	root := t.TempDir()
+	unit := filepath.Join(root, "etc/systemd/system/smartdns-peer@.service")
+	code, out, errs := command(t, "install", "--init", "systemd", "--root", root, "--peer", "exit")
+	if text, err := os.ReadFile(unit); code != exitYes || errs != "" || err != nil || !strings.Contains(string(text), "peer run $FLAGS %i") || !strings.Contains(out, "wrote") || !strings.Contains(out, "exit.conf is not there") {
+		t.Errorf("exit %d, %v\n%s%s", code, err, out, errs)
+	}
+	if all, _ := filepath.Glob(filepath.Dir(unit) + "/*"); len(all) != 1 {
+		t.Errorf("there are %v", all)
+	}
+	for _, args := range [][]string{{"--peer", "a/b", "--init", "systemd"}, {"--peer", "", "--init", "systemd"}, {"--peer", "exit", "--init", "openrc"}} {
+		if code, _, errs := command(t, append([]string{"install", "--root", root}, args...)...); code != exitUsage || !strings.Contains(errs, "--peer") {
+			t.Errorf("%v: exit %d\n%s", args, code, errs)
+		}
+	}
+	if code, out, _ := command(t, "uninstall", "--peer", "--root", root); code != exitYes || strings.Count(out, "removed") != 1 {
+		t.Errorf("exit %d\n%s", code, out)
+	}
+}
+
 // The procd script prints the configuration of UCI, or logs what is wrong.
 func TestInitReadsUCI(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "smartdns")

@@ -17,16 +17,22 @@ import (
 )
 
 func (a *app) installCommand() *cobra.Command {
-	var init, root string
+	var init, root, peer string
 	var dry bool
 	c := a.withJSON(&cobra.Command{
 		Use:   "install",
 		Short: "have systemd, OpenRC or procd start it at boot",
 		Long: "Writes the files by which systemd, OpenRC or OpenWrt's procd starts the program\nat boot, as the configuration needs them, and prints the commands that come\n" +
-			"next. What is there already is replaced only where smartdns install wrote it and\nnobody edited it since. After a change of tunnels, hooks, system or\nstrict in the configuration, run it again.",
+			"next. What is there already is replaced only where smartdns install wrote it and\nnobody edited it since. After a change of tunnels, hooks, system or\nstrict in the configuration, run it again. With --peer, writes systemd's unit of\nfar ends and nothing else.",
 		Args: usage(cobra.NoArgs),
-		RunE: func(*cobra.Command, []string) error { return a.install(init, root, dry) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			if c.Flags().Changed("peer") {
+				return a.installPeer(init, root, peer, dry)
+			}
+			return a.install(init, root, dry)
+		},
 	})
+	c.Flags().StringVar(&peer, "peer", "", "have systemd start the far end `NAME`, of /etc/wireguard/NAME.conf, instead")
 	c.Flags().StringVar(&init, "init", "", "for this one: systemd, openrc or procd; the one of this host if not given")
 	c.Flags().StringVar(&root, "root", "", "write below `DIR`, the root of another system")
 	c.Flags().BoolVar(&dry, "dry-run", false, "print the files, and write nothing")
@@ -64,13 +70,7 @@ func (a *app) install(init, root string, dry bool) error {
 	}
 	files := units.Files(i, b)
 	if dry {
-		for _, f := range files {
-			v.Files = append(v.Files, api.InstalledFile{Path: root + f.Path, Text: f.Text})
-			if !a.json { // as it is: the texts are the program's own
-				fmt.Fprintf(a.out.w, "==> %s\n%s\n", root+f.Path, f.Text)
-			}
-		}
-		return show(a, v, func(v api.Installed) { v.Files = nil; a.installed(v) })
+		return a.printFiles(root, v, files)
 	}
 	done, err := units.Install(root, files)
 	v.Files = outcomes(done)
@@ -84,6 +84,79 @@ func (a *app) install(init, root string, dry bool) error {
 		v.Next = slices.Concat(notes.next, firstSteps(i, notes.share, b.Strict))
 	}
 	return show(a, v, a.installed)
+}
+
+// printFiles shows what would be written.
+func (a *app) printFiles(root string, v api.Installed, files []units.File) error {
+	for _, f := range files {
+		v.Files = append(v.Files, api.InstalledFile{Path: root + f.Path, Text: f.Text})
+		if !a.json { // as it is: the texts are the program's own
+			fmt.Fprintf(a.out.w, "==> %s\n%s\n", root+f.Path, f.Text)
+		}
+	}
+	return show(a, v, func(v api.Installed) { v.Files = nil; a.installed(v) })
+}
+
+// peerName is an interface that a unit can be named by.
+var peerName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,15}$`)
+
+// installPeer writes the unit of far ends, and leaves everything else as it is.
+func (a *app) installPeer(init, root, name string, dry bool) error {
+	if !peerName.MatchString(name) {
+		return usageError{fmt.Errorf("--peer %q: write the name of an interface, as exit for /etc/wireguard/exit.conf", name)}
+	}
+	root, err := wholeDir(root)
+	if err != nil {
+		return err
+	}
+	if found, _ := units.Detect(os.DirFS(root + "/")); init == "" && found != units.Systemd || init != "" && init != string(units.Systemd) {
+		return usageError{errors.New("--peer is for systemd (--init systemd): elsewhere have what starts programs run: smartdns peer run " + name)}
+	}
+	var b units.Boot
+	v := api.Installed{Schema: api.Schema, Init: string(units.Systemd), Files: []api.InstalledFile{}, Notes: []string{}, Next: []string{}}
+	if root == "" {
+		if b.Program, v.Next, err = programHere(); err != nil {
+			return err
+		}
+		if b.Program != "" && !plainPath.MatchString(b.Program) {
+			return fmt.Errorf("%q has characters that units do not take: use letters, digits and any of . _ + @ -", b.Program)
+		}
+	}
+	if file := root + "/etc/wireguard/" + name + ".conf"; exists(file) != nil {
+		v.Notes = append(v.Notes, file+" is not there: it is the wg-quick file of this far end")
+	}
+	files := units.PeerFiles(b)
+	if dry {
+		return a.printFiles(root, v, files)
+	}
+	done, err := units.Add(root, files)
+	v.Files = outcomes(done)
+	if err != nil {
+		return errors.Join(err, a.partly(v))
+	}
+	if root == "" {
+		v.Next = append(v.Next, "systemctl daemon-reload && systemctl enable --now smartdns-peer@"+name)
+	} else {
+		v.Next = []string{}
+	}
+	return show(a, v, a.installed)
+}
+
+func exists(file string) error {
+	_, err := os.Stat(file)
+	return err
+}
+
+// programHere is where units find this program: "" for where they expect it, with
+// the command that puts it there.
+func programHere() (program string, next []string, err error) {
+	if program, err = os.Executable(); err != nil {
+		return "", nil, fmt.Errorf("finding the program: %w", err)
+	}
+	if lasting(program) {
+		return program, []string{}, nil
+	}
+	return "", []string{"install -m 0755 " + program + " " + units.Program}, nil
 }
 
 // partly prints what was done before an error.
@@ -136,12 +209,8 @@ func (a *app) boot(root string) (b units.Boot, n bootNotes, err error) {
 		n.share = []string{"chgrp smartdns " + file + " && chmod 0640 " + file}
 	}
 	if root == "" {
-		if b.Program, err = os.Executable(); err != nil {
-			return b, n, fmt.Errorf("finding the program: %w", err)
-		}
-		if !lasting(b.Program) {
-			n.next = append(n.next, "install -m 0755 "+b.Program+" "+units.Program)
-			b.Program = ""
+		if b.Program, n.next, err = programHere(); err != nil {
+			return b, n, err
 		}
 	}
 	for _, p := range append([]string{b.Config, b.Program}, b.Secrets...) {
@@ -180,30 +249,32 @@ func firstSteps(i units.Init, share []string, strict bool) []string {
 
 func (a *app) uninstallCommand() *cobra.Command {
 	var root string
+	var peers bool
 	c := a.withJSON(&cobra.Command{
 		Use:   "uninstall",
 		Short: "remove what install wrote, and nothing else",
 		Long:  "Removes the files that smartdns install wrote, of whichever init. One that was\nedited since is kept, and so are the configuration and what was learned.",
 		Args:  usage(cobra.NoArgs),
-		RunE:  func(*cobra.Command, []string) error { return a.uninstall(root) },
+		RunE:  func(*cobra.Command, []string) error { return a.uninstall(root, peers) },
 	})
+	c.Flags().BoolVar(&peers, "peer", false, "the unit of far ends alone")
 	c.Flags().StringVar(&root, "root", "", "below `DIR`, the root of another system")
 	_ = c.MarkFlagDirname("root")
 	return c
 }
 
-func (a *app) uninstall(root string) error {
+func (a *app) uninstall(root string, peers bool) error {
 	root, err := wholeDir(root)
 	if err != nil {
 		return err
 	}
-	switch on, err := units.Enabled(root); {
+	switch on, err := units.Enabled(root, peers); {
 	case err != nil:
 		return err
 	case len(on) > 0:
 		return fmt.Errorf("it starts at boot still, as %s says: %s first", on[0], disabling(on[0]))
 	}
-	done, err := units.Uninstall(root)
+	done, err := units.Uninstall(root, peers)
 	v := api.Installed{Schema: api.Schema, Files: outcomes(done), Notes: []string{}, Next: []string{}}
 	if err != nil {
 		return errors.Join(err, a.partly(v))

@@ -33,10 +33,31 @@ type Outcome struct {
 // written.
 var ErrForeign = errors.New("is in the way")
 
-// Install writes files below root, "" for /. What of us is no longer wanted
-// goes. Where a file is not ours or was edited since, nothing is written, and
-// the error, an ErrForeign, names all such.
+// Install does what Add does. What Files gave before, and is not in files, goes.
 func Install(root string, files []File) ([]Outcome, error) {
+	all, err := Add(root, files)
+	if err != nil {
+		return all, err
+	}
+	root = rooted(root)
+	for _, p := range paths() {
+		if slices.ContainsFunc(files, func(f File) bool { return f.Path == p }) {
+			continue
+		}
+		o, err := remove(root, p)
+		if err != nil {
+			return all, err
+		}
+		if o.Done == Removed { // one that was edited has become the user's
+			all = append(all, o)
+		}
+	}
+	return all, nil
+}
+
+// Add writes files below root, "" for /. Where a file is not ours or was edited
+// since, nothing is written, and the error, an ErrForeign, names all such.
+func Add(root string, files []File) ([]Outcome, error) {
 	root = rooted(root)
 	var foreign []error
 	for _, f := range files {
@@ -59,18 +80,6 @@ func Install(root string, files []File) ([]Outcome, error) {
 			return all, err
 		}
 		all = append(all, Outcome{root + f.Path, done})
-	}
-	for _, p := range paths() {
-		if slices.ContainsFunc(files, func(f File) bool { return f.Path == p }) {
-			continue
-		}
-		o, err := remove(root, p)
-		if err != nil {
-			return all, err
-		}
-		if o.Done == Removed { // one that was edited has become the user's
-			all = append(all, o)
-		}
 	}
 	return all, nil
 }
@@ -103,12 +112,16 @@ func put(to string, f File) (Done, error) {
 	return Wrote, nil
 }
 
-// Uninstall removes what Install wrote below root, of every init. A file that
-// was edited is kept.
-func Uninstall(root string) ([]Outcome, error) {
+// Uninstall removes what Install and Add wrote below root, of every init, or with
+// peers that of far ends alone. A file that was edited is kept.
+func Uninstall(root string, peers bool) ([]Outcome, error) {
 	root = rooted(root)
 	var all []Outcome
-	for _, p := range paths() {
+	which := append(paths(), peerPath)
+	if peers {
+		which = []string{peerPath}
+	}
+	for _, p := range which {
 		o, err := remove(root, p)
 		if err != nil {
 			return all, err
@@ -186,17 +199,22 @@ func Other(root string) string {
 	return ""
 }
 
-// Enabled returns the links by which what Install wrote below root is started
-// at boot. They are the init's own, and for it to remove.
-func Enabled(root string) ([]string, error) {
+// Enabled returns the links by which what Install and Add wrote below root, or
+// with peers what Add did, is started at boot. They are the init's own, and for it
+// to remove.
+func Enabled(root string, peers bool) ([]string, error) {
 	root = rooted(root)
 	var all []string
 	for _, start := range []struct{ file, links string }{
+		{peerPath, "/etc/systemd/system/*.wants/smartdns-peer@*.service"},
 		{"/etc/systemd/system/smartdns.service", "/etc/systemd/system/*.wants/smartdns.service"},
 		{"/etc/systemd/system/smartdns-early.service", "/etc/systemd/system/*.wants/smartdns-early.service"},
 		{"/etc/init.d/smartdns", "/etc/runlevels/*/smartdns"},
 		{"/etc/init.d/smartdns", "/etc/rc.d/[SK][0-9][0-9]smartdns"},
 	} {
+		if peers && start.file != peerPath {
+			continue
+		}
 		now, err := look(root + start.file)
 		if err != nil {
 			return nil, err

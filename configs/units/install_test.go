@@ -65,12 +65,49 @@ func TestUninstallRemovesWhatInstallWrote(t *testing.T) {
 		if done, err = units.Install(root, files); err != nil || len(did(done, units.Same)) != len(files) {
 			t.Errorf("%s again: %v, %v", i, done, err)
 		}
-		done, err = units.Uninstall(root)
+		done, err = units.Uninstall(root, false)
 		if err != nil || len(did(done, units.Removed)) != len(files) {
 			t.Error(i, done, err)
 		}
 		if after := tree(t, root); !maps.Equal(before, after) {
 			t.Errorf("%s: left behind or lost:\n%v\n%v", i, before, after)
+		}
+	}
+}
+
+// The unit of far ends comes and goes by itself, and goes with everything else.
+func TestFarEndsHaveAUnitOfTheirOwn(t *testing.T) {
+	root := t.TempDir()
+	unit := root + "/etc/systemd/system/smartdns-peer@.service"
+	there := func() bool { _, err := os.Stat(unit); return err == nil }
+	for _, alone := range []bool{true, false} {
+		if done, err := units.Add(root, units.PeerFiles(units.Boot{Program: "/opt/smartdns", Config: "/etc/x.toml"})); err != nil || len(done) != 1 || done[0].Done != units.Wrote {
+			t.Fatal(done, err)
+		}
+		text, err := os.ReadFile(unit)
+		if err != nil || !strings.Contains(string(text), "\nExecStart=/opt/smartdns peer run $FLAGS %i\n") {
+			t.Errorf("%v\n%s", err, text)
+		}
+		main, err := units.Install(root, units.Files(units.Systemd, units.Boot{}))
+		if err != nil || !there() {
+			t.Errorf("an installation of the rest takes it away: %v, %v", main, err)
+		}
+		link := root + "/etc/systemd/system/multi-user.target.wants/smartdns-peer@exit.service"
+		if err := errors.Join(os.MkdirAll(filepath.Dir(link), 0o755), os.Symlink(unit, link)); err != nil {
+			t.Fatal(err)
+		}
+		if on, err := units.Enabled(root, alone); err != nil || !slices.Equal(on, []string{link}) {
+			t.Errorf("enabled: %v, %v", on, err)
+		}
+		if err := os.Remove(link); err != nil {
+			t.Fatal(err)
+		}
+		done, err := units.Uninstall(root, alone)
+		if err != nil || there() || (len(done) == 1) != alone {
+			t.Errorf("alone %t: %v, %v", alone, done, err)
+		}
+		if _, err := os.Stat(root + "/etc/systemd/system/smartdns.service"); (err == nil) != alone {
+			t.Errorf("alone %t: the other unit: %v", alone, err)
 		}
 	}
 }
@@ -88,7 +125,7 @@ func TestInstallLeavesAloneWhatIsNotIts(t *testing.T) {
 	if !maps.Equal(before, tree(t, root)) {
 		t.Error("something was written all the same")
 	}
-	if done, err := units.Uninstall(root); err != nil || len(done) != 0 {
+	if done, err := units.Uninstall(root, false); err != nil || len(done) != 0 {
 		t.Errorf("uninstall: %v, %v", done, err)
 	}
 	if err := os.Remove(root + unit); err != nil {
@@ -113,7 +150,7 @@ func TestWhatWasEditedStays(t *testing.T) {
 	if _, err := units.Install(root, units.Files(units.Systemd, units.Boot{})); !errors.Is(err, units.ErrForeign) || !strings.Contains(err.Error(), "edited") {
 		t.Errorf("install: %v", err)
 	}
-	done, err := units.Uninstall(root)
+	done, err := units.Uninstall(root, false)
 	if kept := did(done, units.Kept); err != nil || !slices.Equal(kept, []string{unit}) {
 		t.Errorf("uninstall: %v, %v", done, err)
 	}
@@ -167,13 +204,13 @@ func TestEnabledFollowsOurUnitAlone(t *testing.T) {
 	root := t.TempDir()
 	link := root + "/etc/systemd/system/multi-user.target.wants/smartdns.service"
 	put(t, link, "") // of the other program
-	if on, err := units.Enabled(root); err != nil || len(on) != 0 {
+	if on, err := units.Enabled(root, false); err != nil || len(on) != 0 {
 		t.Errorf("%v, %v", on, err)
 	}
 	if _, err := units.Install(root, units.Files(units.Systemd, units.Boot{})); err != nil {
 		t.Fatal(err)
 	}
-	if on, err := units.Enabled(root); err != nil || !slices.Equal(on, []string{link}) {
+	if on, err := units.Enabled(root, false); err != nil || !slices.Equal(on, []string{link}) {
 		t.Errorf("%v, %v", on, err)
 	}
 }

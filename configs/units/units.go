@@ -107,6 +107,16 @@ func Files(i Init, b Boot) []File {
 	return nil
 }
 
+// peerPath is the unit of far ends.
+const peerPath = "/etc/systemd/system/smartdns-peer@.service"
+
+// PeerFiles returns what systemd needs to start far ends: a template, whose
+// instances are called by the interfaces. Of b only Program counts.
+func PeerFiles(b Boot) []File {
+	text, _ := embedded.ReadFile("systemd/smartdns-peer@.service") // embedded
+	return []File{{Path: peerPath, Text: Boot{Program: b.Program}.adapt(Systemd, string(text)), Mode: 0o644}}
+}
+
 // paths returns every path that Files may have, of all inits.
 func paths() []string {
 	var all []string
