@@ -218,6 +218,18 @@ func (in *inherited) take(at **os.File) *os.File {
 	return f
 }
 
+// listens returns those of wanted at which queries come to us already, by UDP and
+// by TCP.
+func (in *inherited) listens(wanted []netip.AddrPort) []netip.AddrPort {
+	if in == nil {
+		return nil
+	}
+	at := func(network string, a netip.AddrPort) bool {
+		return slices.ContainsFunc(in.sockets, func(s server.Socket) bool { return s.Network == network && s.Addr == a })
+	}
+	return slices.DeleteFunc(slices.Clone(wanted), func(a netip.AddrPort) bool { return !at("udp", a) || !at("tcp", a) })
+}
+
 // takeTUN returns what holds the link of a tunnel, nil for nothing.
 func (in *inherited) takeTUN(p routing.Path) *os.File {
 	if in == nil {

@@ -288,6 +288,8 @@ func (e *engine) observe(ctx context.Context) (routing.State, live, error) {
 		return have, live{}, err
 	}
 	l := live{facts: facts, marks: e.marks, links: map[routing.Path]link{}, forwards: e.parts.opens(have)}
+	// Clients whose questions come to us go on to do so.
+	l.listen = e.place.had.listens(listenAddrs(e.parts.Config, facts))
 	// What a killed run left locked stays locked until our table decides.
 	l.marking, l.locked, l.waiting = len(have.Rules) > 0, have.Locked(), e.clock.waiting()
 	for _, p := range paths(e.parts) {

@@ -318,6 +318,7 @@ func (w *world) flood(rate int) *flood {
 	for client := range 4 {
 		f.all.Go(func() { f.overTCP(ctx, clients+client) })
 	}
+	f.all.Go(func() { f.elsewhere(ctx) })
 	w.t.Cleanup(f.end)
 	return f
 }
@@ -410,6 +411,31 @@ func (f *flood) overUDP(ctx context.Context, client int, every time.Duration) {
 	}
 	_ = c.SetReadDeadline(time.Now())
 	<-done
+}
+
+// elsewhere asks a foreign server for names at home, each from a new port: we
+// answer, and it never hears of them.
+func (f *flood) elsewhere(ctx context.Context) {
+	for n := 0; ctx.Err() == nil; n++ {
+		ask := func(limit time.Duration) (*dns.Msg, error) {
+			limited, done := context.WithTimeout(f.w.t.Context(), limit)
+			defer done()
+			return f.w.Client.Ask(limited, lab.Question{Server: netip.MustParseAddr("8.8.8.8"), Name: floodName(0, n)})
+		}
+		m, err := ask(5 * time.Second)
+		if err != nil {
+			m, err = ask(20 * time.Second)
+		}
+		if err != nil || len(lab.Addresses(m)) != 1 {
+			f.w.t.Errorf("asking elsewhere: %v %v", m, err)
+		}
+	}
+	for _, a := range f.w.DNS.Asked("") {
+		if strings.HasSuffix(a.Name, ".cn.test.") && a.Server == netip.MustParseAddr("8.8.8.8") {
+			f.w.t.Errorf("a question for %s was not redirected to us", a.Name)
+			return
+		}
+	}
 }
 
 // overTCP asks over connections that it opens again when they end, each query at
