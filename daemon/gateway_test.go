@@ -97,20 +97,7 @@ func added(a, b string) string {
 // asks resolves names by the policy of p, whose servers answer everything.
 func asks(t *testing.T, p *Parts, facts routing.Facts) func(from, mac, name string, qtype uint16) *resolver.Decision {
 	t.Helper()
-	views, _, err := p.views(1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pol := p.policy(nil, geo.NewHandle(p.Geo))
-	pol.Views = views
-	for name, side := range pol.Sides {
-		side.Exchanger = &resolvertest.Exchanger{Name: name, OnExchange: answered}
-		pol.Sides[name] = side
-	}
-	r := resolver.New(resolver.Config{
-		Policy: pol, Cache: cache.New(0), Learned: resolver.NewLearned(1 << 20),
-		Paths: resolver.Paths{CanV6: func(path routing.Path) bool { return p.carriesV6(facts, path) }},
-	})
+	r := resolving(t, p, facts)
 	return func(from, mac, name string, qtype uint16) *resolver.Decision {
 		q := resolver.Ask(dnsname.FQDN(name), qtype, netip.Addr{})
 		if from != "" {
@@ -121,6 +108,46 @@ func asks(t *testing.T, p *Parts, facts routing.Facts) func(from, mac, name stri
 			q.From.MAC = routing.MAC(hw)
 		}
 		return r.Resolve(t.Context(), q)
+	}
+}
+
+// resolving is a resolver of p whose servers all say the same.
+func resolving(t *testing.T, p *Parts, facts routing.Facts) *resolver.Resolver {
+	t.Helper()
+	views, _, err := p.views(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pol := p.policy(nil, geo.NewHandle(p.Geo))
+	pol.Views = views
+	for name, side := range pol.Sides {
+		side.Exchanger = &resolvertest.Exchanger{Name: name, OnExchange: answered}
+		pol.Sides[name] = side
+	}
+	return resolver.New(resolver.Config{
+		Policy: pol, Cache: cache.New(0), Learned: resolver.NewLearned(1 << 20),
+		Paths: resolver.Paths{CanV6: func(path routing.Path) bool { return p.carriesV6(facts, path) }},
+	})
+}
+
+// A portal does not open what a line of the file sends through a tunnel; what
+// no line names, one for every name does, or one sends direct, a login may need.
+func TestPortalKnowsNamesOfATunnel(t *testing.T) {
+	own := strings.Replace(wholeGateway, "[decide]\n", `[decide]
+names = [
+  { match = "bank.example.com", ask = "foreign", via = "wg0" },
+  { match = "hotel.example.com", ask = "domestic", via = "direct" },
+  { match = "mail.example.com", ask = "foreign" },
+  { match = "*", ask = "foreign", via = "wg0" },
+]
+`, 1)
+	r := resolving(t, compiled(t, own, "0.0.0.0/0"), gatewayFacts())
+	for name, want := range map[string]bool{
+		"bank.example.com.": true, "www.bank.example.com.": true, "hotel.example.com.": false, "mail.example.com.": false, "captive.example.net.": false,
+	} {
+		if path, got := r.Tunnelled(dnsname.FQDN(name), policy.Client{Addr: netip.MustParseAddr("127.0.0.1")}); got != want || got && path != "wg0" {
+			t.Errorf("%s: %s, %t", name, path, got)
+		}
 	}
 }
 

@@ -4,7 +4,9 @@ import (
 	"net/netip"
 
 	"smartdns/geo"
+	"smartdns/resolver/dnsname"
 	"smartdns/resolver/policy"
+	"smartdns/routing"
 )
 
 // clientNote is why addresses that a client with a path of its own gets are not
@@ -23,6 +25,14 @@ func (t *task) ownPath(a netip.Addr) (policy.AddressRule, bool) {
 		}
 	}
 	return policy.AddressRule{}, false
+}
+
+// Tunnelled returns the tunnel that a line of the file's own for a name, not one
+// for every name, sends its addresses through, and whether there is one.
+func (r *Resolver) Tunnelled(name dnsname.FQDN, c policy.Client) (routing.Path, bool) {
+	p := r.policy.Load()
+	rule, ok := p.Names.MatchFor(name, p.Views.Of(c).Lines)
+	return rule.Via, ok && rule.Via.IsTunnel() && rule.By.Kind != policy.All
 }
 
 // OwnPath returns the rule by which a client has a path of its own to a, and
