@@ -245,24 +245,21 @@ func (w *world) heldBy(pid int) error {
 // refusesToRestart checks one way in which the program or the file does not work.
 func (w *world) refusesToRestart(program string, which int) {
 	w.t.Helper()
-	replace := func(make func(at string) error) func() error {
+	write := func(text string) func() error {
 		return func() error {
 			next := program + ".new"
-			return errors.Join(make(next), os.Rename(next, program))
+			return errors.Join(os.WriteFile(next, []byte(text), 0o755), os.Rename(next, program))
 		}
-	}
-	write := func(text string) func(string) error {
-		return func(at string) error { return os.WriteFile(at, []byte(text), 0o755) }
 	}
 	all := []struct {
 		does func() error
 		says string
 	}{
-		{replace(write("#!/bin/sh\necho this is broken >&2\nexit 3\n")), "this is broken"},
+		{write("#!/bin/sh\necho this is broken >&2\nexit 3\n"), "this is broken"},
 		{func() error { return w.Gateway.WriteConfig(w.config + "\nnonsense = 1\n") }, "nonsense"},
 		{func() error { return os.Remove(program) }, "no such file"},
-		{replace(write("no program")), "exec format error"},
-		{replace(func(at string) error { return os.Mkdir(at, 0o755) }), "permission denied"},
+		{write("no program"), "exec format error"},
+		{func() error { return errors.Join(os.Remove(program), os.Mkdir(program, 0o755)) }, "permission denied"},
 	}
 	one := all[which%len(all)]
 	if err := one.does(); err != nil {
