@@ -1,3 +1,7 @@
+//go:build amd64 || arm64 || loong64 || mips64 || mips64le || ppc64 || ppc64le || riscv64 || s390x
+
+// The library that writes databases does not compile for 32 bits.
+
 // Package geotest makes databases of addresses for tests.
 package geotest
 
