@@ -150,13 +150,13 @@ func BenchmarkSet(b *testing.B) {
 	bench := func(name string, each func(*nft.Table) error) {
 		b.Run(name, func(b *testing.B) {
 			benchTable(b, nft.Owned, func(table *nft.Table) {
-				b.ReportMetric(float64(len(big.Addresses.Home)), "prefixes")
 				for b.Loop() {
 					if err := each(table); err != nil {
 						b.Error(err)
 						return
 					}
 				}
+				b.ReportMetric(float64(len(big.Addresses.Home)), "prefixes")
 			})
 		})
 	}
