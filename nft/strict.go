@@ -179,6 +179,9 @@ func (t *Table) Strict(ctx context.Context) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
-	have, err := t.look(t.marks, false, t.knows())
-	return have.chains[chainStrict].base != nil, err
+	have, err := t.marks.table()
+	if err == nil && have.exists {
+		have.chains, err = t.marks.chains()
+	}
+	return have.chains[chainStrict].base != nil, explain("reading table inet "+TableName, err)
 }
